@@ -1,0 +1,47 @@
+# One target for each thing a person does here. `make` alone lists them.
+
+PYTHON ?= python3
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Touched after a complete install, so that an interrupted one is done again.
+INSTALLED := $(VENV)/installed
+
+# A benchmark is a script; what scripts share starts with an underscore.
+BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
+
+.PHONY: help run test check bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+run: $(INSTALLED) ## start three nodes on loopback, ports 8001 to 8003; Ctrl-C ends them
+	$(BIN)/kvcli local 3
+
+test: $(INSTALLED) ## run all tests
+	$(BIN)/trial tests
+
+check: $(INSTALLED) ## lint, format, types and the direction of imports; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(INSTALLED) ## run every benchmark
+	@set -e; for script in $(BENCHMARKS); do \
+		echo "== $$script"; \
+		$(BIN)/python "$$script"; \
+	done
+
+# The data of nodes started here (*.kvtwist/) stays: it is not ours to delete.
+clean: ## remove what the other targets made, the virtual environment too
+	rm -rf $(VENV) build dist *.egg-info _trial_temp* .hypothesis
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -f twisted/plugins/dropin.cache
+	find kvtwist twisted tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+# Editable, so that only a change of the dependencies asks for another install.
+$(INSTALLED): setup.py pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,test]'
+	@touch $@

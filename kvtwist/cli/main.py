@@ -1,0 +1,240 @@
+"""The commands of ``kvcli`` and their help."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from kvtwist import __version__
+from kvtwist.cli.show import Printer
+from kvtwist.core.address import DEFAULT_PORT
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from kvtwist.client import Client
+
+EXIT_CODES = """\b
+Exit codes:
+  0  done
+  1  not found, or the comparison failed
+  2  the command line makes no sense
+  3  unavailable; definitely not done
+  4  refused, as over a limit
+  5  the outcome of a write is unknown
+"""
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _bytes_argument(name: str) -> Callable[[_Function], _Function]:
+    """An argument as the bytes that the shell passed, whatever their encoding."""
+    return click.argument(name, callback=lambda _, __, given: os.fsencode(given))
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EXIT_CODES,
+)
+@click.option(
+    "--peers",
+    envvar="KVTWIST_PEERS",
+    default=f":{DEFAULT_PORT}",
+    show_default=True,
+    show_envvar=True,
+    metavar="HOST:PORT,...",
+    help="Nodes to ask, any that the cluster has. One is enough; several survive its loss.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a request may take, retries included.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object.")
+@click.version_option(__version__, prog_name="kvcli")
+@click.pass_context
+def cli(context: click.Context, peers: str, timeout: float, as_json: bool) -> None:
+    """Read and write a kvtwist cluster.
+
+    \b
+    kvcli --peers=:8001,:8002,:8003 put user:42 alice
+    kvcli --peers=:8001 get user:42
+    """
+    context.obj = Session(peers, timeout, Printer(as_json))
+
+
+class Session:
+    """What the options before the command said."""
+
+    def __init__(self, peers: str, timeout_seconds: float, printer: Printer) -> None:
+        self.peers = peers
+        self.timeout_seconds = timeout_seconds
+        self.printer = printer
+
+    def run(self, work: Callable[[Client, Printer], Coroutine[Any, Any, int]]) -> None:
+        """Run *work* with a client; exit with the status that it returns."""
+        from kvtwist.cli.run import run_with_client
+
+        run_with_client(self.peers, self.timeout_seconds, self.printer, work)
+
+
+def _json_too(function: _Function) -> _Function:
+    """Let ``--json`` stand behind the command as well."""
+
+    def note(context: click.Context, _: click.Parameter, value: bool) -> None:
+        if value:
+            context.obj.printer = Printer(as_json=True)
+
+    return click.option(
+        "--json", is_flag=True, expose_value=False, callback=note, help="Print JSON, one object."
+    )(function)
+
+
+@cli.command()
+@_bytes_argument("key")
+@_bytes_argument("value")
+@_json_too
+@click.pass_obj
+def put(session: Session, key: bytes, value: bytes) -> None:
+    """Write VALUE under KEY, whatever was there.
+
+    With - for VALUE it is read from standard input, as it is. Write -- before a KEY or VALUE that
+    starts with a dash. Prints nothing when done.
+    """
+    from kvtwist.cli.data import put as work
+
+    value = _value(value)
+    session.run(lambda client, printer: work(client, printer, key, value))
+
+
+@cli.command()
+@_bytes_argument("key")
+@click.option("--raw", is_flag=True, help="Write the value as it is, with no line end added.")
+@_json_too
+@click.pass_obj
+def get(session: Session, key: bytes, raw: bool) -> None:
+    """Print the value of KEY; exit with 1 if there is none.
+
+    A value that is not UTF-8 text is shown with escapes, as in Python; --raw writes it as it is.
+    """
+    from kvtwist.cli.data import get as work
+
+    session.run(lambda client, printer: work(client, printer, key, raw))
+
+
+@cli.command()
+@_bytes_argument("key")
+@click.option("--version", type=click.IntRange(min=1), help="Only if KEY is at this version.")
+@_json_too
+@click.pass_obj
+def delete(session: Session, key: bytes, version: int | None) -> None:
+    """Remove KEY; exit with 1 if there is none, or if it is at another version."""
+    from kvtwist.cli.data import delete as work
+
+    session.run(lambda client, printer: work(client, printer, key, version))
+
+
+@cli.command()
+@_bytes_argument("key")
+@_bytes_argument("value")
+@click.argument("version", type=click.IntRange(min=0))
+@_json_too
+@click.pass_obj
+def cas(session: Session, key: bytes, value: bytes, version: int) -> None:
+    """Write VALUE under KEY only if KEY is at VERSION (compare and set).
+
+    VERSION 0 means: only if KEY does not exist. `kvcli get --json` shows versions. With - for VALUE
+    it is read from standard input. Prints the new version; exits with 1, and says what is there, if
+    KEY is at another one.
+    """
+    from kvtwist.cli.data import cas as work
+
+    value = _value(value)
+    session.run(lambda client, printer: work(client, printer, key, value, version))
+
+
+@cli.command()
+@_bytes_argument("key")
+@_json_too
+@click.pass_obj
+def where(session: Session, key: bytes) -> None:
+    """Show where KEY lives: its partition, the owner, the preference list.
+
+    The bytes between the first { and the next } of a key, its tag, decide alone: keys with the same
+    tag live together.
+    """
+    from kvtwist.cli.cluster import where as work
+
+    session.run(lambda client, printer: work(client, printer, key))
+
+
+@cli.command()
+@_json_too
+@click.pass_obj
+def status(session: Session) -> None:
+    """Show the members: who answers, who owns how many partitions and holds how many keys.
+
+    Exits with 3 if a member does not answer, or there is no cluster yet.
+    """
+    from kvtwist.cli.cluster import status as work
+
+    peers = session.peers
+    session.run(lambda client, printer: work(client, printer, peers))
+
+
+@cli.command()
+@_json_too
+@click.pass_obj
+def ring(session: Session) -> None:
+    """Draw the ring, and each member's share of it."""
+    from kvtwist.cli.cluster import ring as work
+
+    session.run(work)
+
+
+@cli.command()
+@click.argument("nodes", type=click.IntRange(1, 64), default=3, metavar="[N]")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=DEFAULT_PORT,
+    show_default=True,
+    help="The first node's port; the others have the next ones.",
+)
+@click.option("--verbose", is_flag=True, help="Show the nodes' logs.")
+def local(nodes: int, port: int, verbose: bool) -> None:
+    """Start a cluster of N nodes (3 if left out) on this machine, in the foreground.
+
+    Data is in memory only. Prints one line when the cluster is ready; Ctrl-C stops it.
+    """
+    from kvtwist.cli.local import run_local
+
+    if port + nodes - 1 > 65535:
+        raise click.UsageError(f"{nodes} ports from {port} on go past 65535: choose another --port")
+    run_local(nodes, port, verbose)
+
+
+def _value(given: bytes) -> bytes:
+    return sys.stdin.buffer.read() if given == b"-" else given
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        cli.main(prog_name="kvcli", standalone_mode=False)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "kvcli"
+        click.echo(f"kvcli: {error.format_message()} (see {where} --help)", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        click.echo(f"kvcli: {error.format_message()}", err=True)
+        sys.exit(2)
+    except click.Abort:
+        sys.exit(130)

@@ -1,0 +1,301 @@
+"""The public client.
+
+It learns from any node who has which partition, and sends each request straight to the node that
+owns its key. When that node cannot be reached it asks another one, which forwards. A request is
+sent again only while nothing can have been done yet, or when it is a read.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
+from twisted.internet.task import deferLater
+from twisted.protocols import amp
+
+from kvtwist.client.links import Links
+from kvtwist.client.table import Table
+from kvtwist.core.address import Address, parse_address, parse_addresses
+from kvtwist.core.partition import Record
+from kvtwist.errors import (
+    KvtwistError,
+    ManyFailed,
+    NotDone,
+    NotOwner,
+    NotSent,
+    OutcomeUnknown,
+    Refused,
+    Unavailable,
+    VersionMismatch,
+)
+from kvtwist.wire import commands
+from kvtwist.wire.connection import Arguments
+from kvtwist.wire.link import Link
+
+TIMEOUT_SECONDS = 5.0
+ATTEMPT_SECONDS = 1.0
+GRACE_SECONDS = 0.25
+"""How much longer than it tells the node the client waits, so that the node's own, clearer error
+about a time that is up arrives first."""
+RETRY_DELAY_SECONDS = 0.05
+MANY_IN_FLIGHT = 64
+
+KeyOrText = TypeVar("KeyOrText", bytes, str)
+_Result = TypeVar("_Result")
+
+
+class Client:
+    """A client of one cluster. Every method returns a Deferred, which one can await.
+
+    ::
+
+        client = Client(reactor, ":8001,:8002,:8003")
+        version = await client.put("user:42", "alice")
+        record = await client.get("user:42")        # Record(value=b"alice", version=...)
+        await client.close()
+
+    Keys and values are bytes; a ``str`` is encoded as UTF-8.
+
+    Any method may fail with `Unavailable` (nobody who could do it was reached in time; nothing was
+    done) or `Refused` (the request is not acceptable, say too large); one that writes also with
+    `OutcomeUnknown` (it was sent, and nobody can say whether it was done). A method that fails
+    otherwise says so. `TypeError` is raised at once for a key or value of another type.
+
+    :param peers: addresses of nodes, any that the cluster has, as ``"host:port,host:port"`` or as
+        separate strings. Others are learnt.
+    :param timeout_seconds: how long one request may take, retries included.
+    :raises ConfigurationError: when *peers* cannot be read.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        peers: str | Iterable[str],
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._reactor = reactor
+        self._timeout_seconds = timeout_seconds
+        self._chance = chance
+        self._table: Table | None = None
+        self._links = Links(reactor, parse_addresses(peers), self._cluster_id, chance)
+        self._links.on_other_cluster(self._forget_table)
+
+    def get(self, key: bytes | str) -> Deferred[Record | None]:
+        """The record of *key*, with ``.value`` and ``.version``; ``None`` if there is none."""
+        return Deferred.fromCoroutine(self._get(_bytes("key", key)))
+
+    def put(self, key: bytes | str, value: bytes | str) -> Deferred[int]:
+        """Write *value* under *key*, whatever was there. The new version."""
+        return Deferred.fromCoroutine(self._put(_bytes("key", key), _bytes("value", value)))
+
+    def delete(self, key: bytes | str, *, version: int | None = None) -> Deferred[bool]:
+        """Remove *key*. Whether there was something to remove.
+
+        :param version: remove only this version. Fails with `VersionMismatch` if there is another.
+        """
+        return Deferred.fromCoroutine(self._delete(_bytes("key", key), version))
+
+    def compare_and_set(self, key: bytes | str, value: bytes | str, version: int) -> Deferred[int]:
+        """Write *value* only if *key* is at *version* (0: only if it does not exist).
+
+        The new version. Fails with `VersionMismatch`, which has the version and value seen.
+        """
+        return Deferred.fromCoroutine(
+            self._compare_and_set(_bytes("key", key), _bytes("value", value), version)
+        )
+
+    def get_many(self, keys: Iterable[KeyOrText]) -> Deferred[dict[KeyOrText, Record | None]]:
+        """The record of each of *keys*, under the key as it was given. Not a snapshot.
+
+        Fails with `ManyFailed`, which has the results that there are and an error for each other
+        key.
+        """
+        wanted = {key: _bytes("key", key) for key in keys}
+        return Deferred.fromCoroutine(
+            self._many({key: partial(self._get, data) for key, data in wanted.items()})
+        )
+
+    def put_many(self, mapping: Mapping[KeyOrText, bytes | str]) -> Deferred[dict[KeyOrText, int]]:
+        """Write each value under its key. The new version of each key, as it was given.
+
+        Each key is written on its own. Fails with `ManyFailed` as `get_many` does.
+        """
+        wanted = {
+            key: (_bytes("key", key), _bytes("value", value)) for key, value in mapping.items()
+        }
+        return Deferred.fromCoroutine(
+            self._many({key: partial(self._put, *pair) for key, pair in wanted.items()})
+        )
+
+    def topology(self) -> Deferred[Table]:
+        """The members and who has which partition, asked anew."""
+        return Deferred.fromCoroutine(self._topology())
+
+    def status(self, address: str | Address) -> Deferred[Arguments]:
+        """What the node at *address*, and no other, says of itself (`kvtwist.wire.commands`)."""
+        where = address if isinstance(address, Address) else parse_address(address)
+        return Deferred.fromCoroutine(self._status(where))
+
+    def close(self) -> Deferred[None]:
+        """Hang up. Requests under way end as their nature demands: not done, or unknown."""
+        return self._links.stop()
+
+    # -- the operations -----------------------------------------------------------------------
+
+    async def _get(self, key: bytes) -> Record | None:
+        return _record(await self._request(commands.Get, {"key": key}))
+
+    async def _put(self, key: bytes, value: bytes) -> int:
+        answer = await self._request(commands.Put, {"key": key, "value": value})
+        return int(answer["version"])
+
+    async def _delete(self, key: bytes, version: int | None) -> bool:
+        answer = await self._request(commands.Delete, {"key": key, "version": version})
+        if not answer["done"] and answer["version"]:
+            raise _mismatch(version, answer)
+        return bool(answer["done"])
+
+    async def _compare_and_set(self, key: bytes, value: bytes, version: int) -> int:
+        wanted = {"key": key, "value": value, "version": version}
+        answer = await self._request(commands.CompareAndSet, wanted)
+        if not answer["done"]:
+            raise _mismatch(version, answer)
+        return int(answer["version"])
+
+    async def _many(
+        self, calls: Mapping[KeyOrText, Callable[[], Coroutine[Any, Any, _Result]]]
+    ) -> dict[KeyOrText, _Result]:
+        results: dict[KeyOrText, _Result] = {}
+        errors: dict[KeyOrText, KvtwistError] = {}
+        in_flight = DeferredSemaphore(MANY_IN_FLIGHT)
+
+        async def one(key: KeyOrText, call: Callable[[], Coroutine[Any, Any, _Result]]) -> None:
+            try:
+                results[key] = await call()
+            except KvtwistError as error:
+                errors[key] = error
+
+        running = [in_flight.run(one, key, call) for key, call in calls.items()]
+        await gatherResults(running, consumeErrors=True)
+        if errors:
+            key, error = next(iter(errors.items()))
+            raise ManyFailed(
+                f"{len(errors)} of {len(calls)} keys failed, the first {key!r}: {error}",
+                results=results,
+                errors=errors,
+            )
+        return {key: results[key] for key in calls}
+
+    # -- routing ------------------------------------------------------------------------------
+
+    async def _request(self, command: type[amp.Command], arguments: Arguments) -> Arguments:
+        """Send one request, again if need and nature allow, until its time is up."""
+        deadline = self._reactor.seconds() + self._timeout_seconds
+        trouble = NotDone("not tried")
+        while (left_seconds := deadline - self._reactor.seconds()) > 0:
+            try:
+                link = await self._link_for(arguments["key"], min(left_seconds, ATTEMPT_SECONDS))
+                return await self._attempt(link, command, arguments, deadline)
+            except Refused:
+                raise
+            except NotOwner as error:
+                trouble = error
+                self._forget_table()
+            except NotDone as error:
+                trouble = error
+            except OutcomeUnknown as error:
+                if command in commands.WRITES:
+                    raise
+                trouble = NotDone(str(error))
+            await self._pause()
+        if isinstance(trouble, Unavailable) and not isinstance(trouble, NotSent):
+            raise trouble
+        raise Unavailable(
+            f"no answer within {self._timeout_seconds:g} s: {trouble}",
+            waiting_for=getattr(trouble, "waiting_for", ()),
+        )
+
+    async def _attempt(
+        self, link: Link, command: type[amp.Command], arguments: Arguments, deadline: float
+    ) -> Arguments:
+        """One try. The node is given little time; a write is waited for as long as there is any,
+        since it will not be sent again."""
+        left_seconds = max(deadline - self._reactor.seconds(), 0.0)
+        node_seconds = min(left_seconds, ATTEMPT_SECONDS)
+        wait_seconds = left_seconds if command in commands.WRITES else node_seconds
+        timed = arguments | {"timeout_ms": max(1, int(node_seconds * 1000))}
+        return await link.call(command, timed, wait_seconds + GRACE_SECONDS)
+
+    async def _link_for(self, key: bytes, seconds: float) -> Link:
+        """The owner's link if it is up, or may soon be; else any that is."""
+        table = self._table or await self._learn(seconds)
+        link = self._links.to(table.owner_address(key))
+        if link.is_fresh:
+            await link.when_settled(seconds)
+        return link if link.connection is not None else await self._links.any(seconds)
+
+    async def _learn(self, seconds: float) -> Table:
+        link = await self._links.any(seconds)
+        answer = await link.call(commands.DescribeTopology, {}, seconds)
+        self._table = Table.from_answer(answer)
+        return self._table
+
+    async def _topology(self) -> Table:
+        deadline = self._reactor.seconds() + self._timeout_seconds
+        while True:
+            try:
+                return await self._learn(ATTEMPT_SECONDS)
+            except (NotDone, OutcomeUnknown) as error:
+                if self._reactor.seconds() >= deadline:
+                    raise Unavailable(
+                        f"no answer within {self._timeout_seconds:g} s: {error}",
+                        waiting_for=getattr(error, "waiting_for", ()),
+                    ) from error
+            await self._pause()
+
+    async def _status(self, address: Address) -> Arguments:
+        link = self._links.to(address)
+        await link.when_settled(ATTEMPT_SECONDS)
+        try:
+            return await link.call(commands.Status, {}, ATTEMPT_SECONDS)
+        except OutcomeUnknown as error:
+            raise Unavailable(f"{address}: {error}", waiting_for=[str(address)]) from error
+
+    async def _pause(self) -> None:
+        await deferLater(self._reactor, RETRY_DELAY_SECONDS * (1 + self._chance()), lambda: None)
+
+    def _cluster_id(self) -> str:
+        return self._table.cluster_id if self._table else ""
+
+    def _forget_table(self) -> None:
+        self._table = None
+
+
+def _bytes(what: str, given: bytes | str) -> bytes:
+    if isinstance(given, str):
+        return given.encode()
+    if isinstance(given, bytes):
+        return given
+    raise TypeError(f"a {what} is bytes or str, not {type(given).__name__}")
+
+
+def _record(answer: Arguments) -> Record | None:
+    if answer["value"] is None:
+        return None
+    return Record(answer["value"], answer["version"])
+
+
+def _mismatch(wanted: int | None, answer: Arguments) -> VersionMismatch:
+    seen = _record(answer)
+    there = f"it is at version {seen.version}" if seen else "it does not exist"
+    demand = f"version {wanted}" if wanted else "that it does not exist"
+    return VersionMismatch(
+        f"the key was not changed: {demand} was demanded, and {there}",
+        version=seen.version if seen else 0,
+        value=seen.value if seen else None,
+    )

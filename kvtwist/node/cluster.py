@@ -1,0 +1,109 @@
+"""What this node knows of itself and of its cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from twisted.logger import Logger
+
+from kvtwist.core.address import Address
+from kvtwist.core.founding import Founding, View
+from kvtwist.core.topology import Member, Settings, Topology
+from kvtwist.errors import Unavailable
+from kvtwist.wire.greeting import Greeting
+
+_log = Logger(namespace="kvtwist.node")
+
+
+class Cluster:
+    """The founding while it lasts, and the topology from then on.
+
+    :ivar me: this node.
+    :ivar topology: ``None`` until the cluster is founded.
+    """
+
+    def __init__(
+        self,
+        me: Member,
+        founders: Iterable[Address],
+        settings: Settings,
+        elapsed_seconds: Callable[[], float],
+    ) -> None:
+        self.me = me
+        self.topology: Topology | None = None
+        self._founding = Founding(me, founders, settings)
+        self._elapsed_seconds = elapsed_seconds
+        self._started_at = elapsed_seconds()
+
+    def start(self) -> None:
+        """Begin; a node that lists nobody else is a cluster at once."""
+        self._look()
+
+    @property
+    def uptime_ms(self) -> int:
+        """How long this node has existed."""
+        return int((self._elapsed_seconds() - self._started_at) * 1000)
+
+    @property
+    def others(self) -> tuple[Address, ...]:
+        """The addresses of the other founders."""
+        return self._founding.others
+
+    def greeting(self) -> Greeting:
+        """How this node introduces itself."""
+        return Greeting(
+            cluster_id=self.topology.cluster_id if self.topology else "",
+            name=self.me.name,
+            identity=self.me.identity,
+            address=str(self.me.address),
+            uptime_ms=self.uptime_ms,
+        )
+
+    def view(self) -> View:
+        """What this node says of the founding."""
+        return self._founding.view()
+
+    def heard(self, address: Address, view: View) -> None:
+        """Take in what a founder said.
+
+        :raises ConfigurationError: when there is no place for this node in a founded cluster.
+        """
+        self._founding.answered(address, view)
+        self._look()
+
+    def silent(self, address: Address, why: str) -> None:
+        """Note why a founder cannot be asked."""
+        self._founding.silent(address, why)
+
+    def waiting_for(self) -> tuple[str, ...]:
+        """Whom the founding waits for."""
+        return self._founding.waiting_for()
+
+    def founded(self) -> Topology:
+        """The topology.
+
+        :raises Unavailable: until there is one; it names whom the founding waits for.
+        """
+        if self.topology is not None:
+            return self.topology
+        missing = self.waiting_for()
+        raise Unavailable(
+            f"the cluster is not founded yet: {self.me.name} waits for {', '.join(missing)}",
+            waiting_for=missing,
+        )
+
+    def _look(self) -> None:
+        record = self._founding.record
+        if record is None or self.topology is not None:
+            return
+        self.topology = record.topology()
+        mine = self.topology.member(self.me.name)
+        names = ", ".join(member.name for member in self.topology.members)
+        how = "founded" if mine.identity == self.me.identity else "rejoined, with empty memory,"
+        _log.info(
+            "{me} {how} cluster {id} of {names}",
+            me=self.me.name,
+            how=how,
+            id=self.topology.cluster_id[:8],
+            names=names,
+        )

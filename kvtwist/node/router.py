@@ -1,0 +1,182 @@
+"""Brings each request on data to the node that owns its key.
+
+A request is carried out here if this node owns the key; else it is forwarded to the owner, once: a
+forwarded request is never passed on again. What is sent again, and when:
+
+* nothing has left (`NotSent`), or the owner says that nothing was done: again, while time remains;
+* a read without an answer: again, while time remains;
+* a write without an answer: never. Whether it was carried out is unknown, and is said so (C3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.protocols import amp
+
+from kvtwist.core.topology import Member
+from kvtwist.errors import (
+    NotOwner,
+    NotSent,
+    OutcomeUnknown,
+    Refused,
+    TooLarge,
+    Unavailable,
+)
+from kvtwist.node.cluster import Cluster
+from kvtwist.node.peers import Peers
+from kvtwist.node.store import OPERATIONS, Store
+from kvtwist.wire.commands import REQUEST_TIMEOUT_MS, WRITES
+from kvtwist.wire.connection import Arguments, Connection, Responder, Responders
+
+REQUEST_TIMEOUT_MS_MAX = 60_000
+RETRY_DELAY_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a node takes in; over it a request is answered with `TooLarge`.
+
+    :ivar key_bytes_max: the longest key.
+    :ivar value_bytes_max: the longest value.
+    """
+
+    key_bytes_max: int = 4 << 10
+    value_bytes_max: int = 16 << 20
+
+
+class Router:
+    """The responder of all commands on data.
+
+    :param elapsed_seconds: the clock that deadlines are measured by.
+    :param chance: a number from 0 to 1, different at each call; for jitter.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        cluster: Cluster,
+        store: Store,
+        peers: Peers,
+        limits: Limits,
+        elapsed_seconds: Callable[[], float],
+        chance: Callable[[], float],
+    ) -> None:
+        self._reactor = reactor
+        self._cluster = cluster
+        self._store = store
+        self._peers = peers
+        self._limits = limits
+        self._elapsed_seconds = elapsed_seconds
+        self._chance = chance
+        self._stopping = False
+
+    def responders(self) -> Responders:
+        """A responder for each command on data."""
+        return {command: self._responder(command) for command in OPERATIONS}
+
+    def stop(self) -> None:
+        """Take no new requests."""
+        self._stopping = True
+
+    def route(
+        self, command: type[amp.Command], arguments: Arguments
+    ) -> Arguments | Deferred[Arguments]:
+        """Answer one request.
+
+        :raises TooLarge, Refused: when it is not acceptable.
+        :raises Unavailable: when there is no cluster (yet, or any more).
+        :raises NotOwner: when it was forwarded here by mistake.
+        """
+        self._check(arguments)
+        if self._stopping:
+            name = self._cluster.me.name
+            raise Unavailable(f"{name} is stopping: ask another node", waiting_for=[name])
+        topology = self._cluster.founded()
+        partition = topology.partition_of(arguments["key"])
+        owner = topology.owner(partition)
+        if owner.name == self._cluster.me.name:
+            return self._store.apply(partition, command, arguments)
+        if arguments["forwarded"]:
+            raise NotOwner(
+                f"{self._cluster.me.name} does not own partition {partition}: {owner.name} does",
+                owner=owner.name,
+                epoch=topology.epoch,
+            )
+        return Deferred.fromCoroutine(self._forward(command, arguments, owner))
+
+    def _responder(self, command: type[amp.Command]) -> Responder:
+        def respond(_: Connection, arguments: Arguments) -> Arguments | Deferred[Arguments]:
+            return self.route(command, arguments)
+
+        return respond
+
+    def _check(self, arguments: Arguments) -> None:
+        if arguments["keyspace"]:
+            raise Refused(f"there is no keyspace {arguments['keyspace']}: use 0, or leave it out")
+        _check_size("key", arguments["key"], self._limits.key_bytes_max)
+        _check_size("value", arguments.get("value", b""), self._limits.value_bytes_max)
+
+    async def _forward(
+        self, command: type[amp.Command], arguments: Arguments, owner: Member
+    ) -> Arguments:
+        timeout_ms = arguments["timeout_ms"] or REQUEST_TIMEOUT_MS
+        seconds = min(timeout_ms, REQUEST_TIMEOUT_MS_MAX) / 1000
+        deadline = self._elapsed_seconds() + seconds
+        link = self._peers.link(owner.address)
+        trouble = ""
+        while (left_seconds := deadline - self._elapsed_seconds()) > 0:
+            passed_on = arguments | {"forwarded": True, "timeout_ms": int(left_seconds * 1000)}
+            try:
+                return await link.call(command, passed_on, left_seconds)
+            except NotSent:
+                trouble = link.trouble
+                await self._reconnected(owner, left_seconds)
+            except Unavailable as error:
+                trouble = str(error)
+                await self._pause()
+            except OutcomeUnknown as error:
+                if command in WRITES:
+                    raise _unknown(owner, error) from error
+                trouble = str(error)
+                await self._pause()
+        raise _unavailable(owner, trouble)
+
+    async def _reconnected(self, owner: Member, left_seconds: float) -> None:
+        link = self._peers.link(owner.address)
+        try:
+            await link.when_connected(left_seconds)
+        except NotSent as error:
+            raise _unavailable(owner, link.trouble) from error
+
+    async def _pause(self) -> None:
+        await deferLater(self._reactor, RETRY_DELAY_SECONDS * (1 + self._chance()), lambda: None)
+
+
+def _unavailable(owner: Member, trouble: str) -> Unavailable:
+    return Unavailable(
+        f"{owner.name} at {owner.address} owns this key and does not answer: {trouble}",
+        waiting_for=[owner.name],
+    )
+
+
+def _unknown(owner: Member, error: OutcomeUnknown) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"the write was sent to {owner.name} at {owner.address}, and its fate is "
+        f"unknown ({error}): read the key to see"
+    )
+
+
+def _check_size(what: str, data: bytes | None, limit: int) -> None:
+    size = len(data or b"")
+    if size > limit:
+        raise TooLarge(
+            f"the {what} has {size:,} bytes; the limit here is {what}_bytes_max={limit:,}",
+            setting=f"{what}_bytes_max",
+            limit=limit,
+            actual=size,
+        )

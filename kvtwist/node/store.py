@@ -1,0 +1,72 @@
+"""The data that this node holds: its partitions, in memory, and what the commands do to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from twisted.protocols import amp
+
+from kvtwist.core.partition import Conditional, Partition, Record
+from kvtwist.wire import commands
+from kvtwist.wire.connection import Arguments
+
+
+class Store:
+    """Partitions by number, each made when it is first written or read.
+
+    :param first_revision: draws the revision at which a new partition starts to count.
+    """
+
+    def __init__(self, first_revision: Callable[[], int]) -> None:
+        self._first_revision = first_revision
+        self._partitions: dict[int, Partition] = {}
+
+    @property
+    def keys(self) -> int:
+        """How many keys there are."""
+        return sum(map(len, self._partitions.values()))
+
+    def apply(self, number: int, command: type[amp.Command], arguments: Arguments) -> Arguments:
+        """Carry *command* out in partition *number*; the answer to it."""
+        partition = self._partitions.get(number)
+        if partition is None:
+            partition = self._partitions[number] = Partition(self._first_revision())
+        return OPERATIONS[command](partition, arguments)
+
+
+def _get(partition: Partition, arguments: Arguments) -> Arguments:
+    return _seen(partition.get(arguments["key"]))
+
+
+def _put(partition: Partition, arguments: Arguments) -> Arguments:
+    return {"version": partition.put(arguments["key"], arguments["value"])}
+
+
+def _delete(partition: Partition, arguments: Arguments) -> Arguments:
+    return _conditional(partition.delete(arguments["key"], arguments["version"]))
+
+
+def _compare_and_set(partition: Partition, arguments: Arguments) -> Arguments:
+    key, value, version = arguments["key"], arguments["value"], arguments["version"]
+    return _conditional(partition.compare_and_set(key, value, version))
+
+
+def _seen(record: Record | None) -> Arguments:
+    if record is None:
+        return {"version": 0, "value": None}
+    return {"version": record.version, "value": record.value}
+
+
+def _conditional(outcome: Conditional) -> Arguments:
+    if outcome.done:
+        return {"done": True, "version": outcome.version, "value": None}
+    return {"done": False, **_seen(outcome.seen)}
+
+
+OPERATIONS: Mapping[type[amp.Command], Callable[[Partition, Arguments], Arguments]] = {
+    commands.Get: _get,
+    commands.Put: _put,
+    commands.Delete: _delete,
+    commands.CompareAndSet: _compare_and_set,
+}
+"""The commands on data."""

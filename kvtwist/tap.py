@@ -1,0 +1,233 @@
+"""``twistd kvnode``: the options, and the service that they describe.
+
+Here also stands what a *process* does that a library must not: the reactor's clock is set (T1), the
+pid and log files are named after the node (T2), mistakes end the process with one line on standard
+error, and a second SIGTERM ends it at once (T11).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import sys
+import time
+from typing import Any, NoReturn
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python import usage
+
+from kvtwist.core.address import DEFAULT_PORT, Address, parse_address, parse_addresses
+from kvtwist.core.topology import PARTITIONS_DEFAULT, Settings, check_name
+from kvtwist.errors import ConfigurationError
+from kvtwist.node.clock import make_monotonic
+from kvtwist.node.router import Limits
+from kvtwist.service import Node, NodeConfig
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+_LONE_NAME = "node-1"
+_TWISTD_PIDFILE = "twistd.pid"
+
+_log = Logger(namespace="kvtwist.node")
+
+
+def _whole_number(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+class Options(usage.Options):
+    """The command line of ``twistd kvnode``."""
+
+    synopsis = "[options]"
+    longdesc = f"""Starts one node of a kvtwist cluster.
+
+    Alone, it is a cluster of one. To found a cluster of three, start three nodes, each with its
+    own --id and --addr, all with the same --peers (its own address included):
+
+        twistd -n kvnode --id=node-1 --addr=:8001 --peers=:8001,:8002,:8003
+
+    The first founding waits until every listed node has been heard. An address is HOST:PORT,
+    :PORT for this machine only ({DEFAULT_PORT} is the default), or [IPV6]:PORT.
+    Then: kvcli --peers=:8001 put user:42 alice"""
+
+    optParameters = [  # noqa: RUF012 (twisted.python.usage reads it from the class)
+        [
+            "id",
+            None,
+            None,
+            f"The node's name, each its own. [default: {_LONE_NAME}, without --peers]",
+        ],
+        ["addr", None, f":{DEFAULT_PORT}", "Where to listen."],
+        ["advertise", None, None, "Where others dial this node, if not at --addr."],
+        ["peers", None, None, "All nodes of the cluster, this one included, comma-separated."],
+        [
+            "partitions",
+            None,
+            PARTITIONS_DEFAULT,
+            "Into how many partitions the ring is cut: a power of two, the same at every node.",
+            _whole_number,
+        ],
+        ["key-bytes-max", None, Limits().key_bytes_max, "The longest key taken.", _whole_number],
+        [
+            "value-bytes-max",
+            None,
+            Limits().value_bytes_max,
+            "The longest value taken.",
+            _whole_number,
+        ],
+    ]
+
+    config: NodeConfig
+
+    @property
+    def pidfile(self) -> str | None:
+        """Where twistd writes the process's id, if it does."""
+        return None if self.parent is None else self.parent["pidfile"]
+
+    def parseOptions(self, options: list[str] | None = None) -> None:
+        """Parse, or end the process: twistd itself would print pages of help and exit with 0."""
+        try:
+            super().parseOptions(options)
+        except (usage.UsageError, ConfigurationError) as error:
+            _exit(f"{error} (twistd kvnode --help explains)", EXIT_USAGE)
+
+    def parseArgs(self, *rest: str) -> None:
+        """There are no arguments, only options."""
+        if rest:
+            raise usage.UsageError(f"{rest[0]!r} is not an option: options start with --")
+
+    def postOptions(self) -> None:
+        """Check the options against each other, and make the node's configuration of them."""
+        self.config = NodeConfig(
+            name=self._name(),
+            listen=parse_address(self["addr"]),
+            advertise=None if self["advertise"] is None else _dialable(self["advertise"]),
+            founders=() if self["peers"] is None else parse_addresses(self["peers"]),
+            settings=Settings(partitions=self["partitions"]),
+            limits=Limits(
+                key_bytes_max=self["key-bytes-max"], value_bytes_max=self["value-bytes-max"]
+            ),
+        )
+        self._check_founders()
+        self._name_files()
+
+    def _name(self) -> str:
+        if self["id"] is not None:
+            return check_name(self["id"])
+        if self["peers"] is not None:
+            raise ConfigurationError("--peers needs --id too: every node has a name of its own")
+        return _LONE_NAME
+
+    def _check_founders(self) -> None:
+        founders, mine = self.config.founders, self.config.dialled
+        if founders and mine not in founders:
+            hint = (
+                "say with --advertise=HOST:PORT which of them it is"
+                if self.config.listen.is_wildcard
+                else "list every node of the cluster, this one included"
+            )
+            listed = ", ".join(map(str, founders))
+            raise ConfigurationError(
+                f"--peers ({listed}) lacks this node's own address {mine}: {hint}"
+            )
+
+    def _name_files(self) -> None:
+        """Give the pid and log files names of this node's own, unless the user gave names (T2)."""
+        if self.parent is None:
+            return
+        if self.parent["pidfile"] == _TWISTD_PIDFILE:
+            self.parent["pidfile"] = f"kvnode-{self.config.name}.pid"
+        if self.parent["logfile"] is None and not self.parent["nodaemon"]:
+            self.parent["logfile"] = f"kvnode-{self.config.name}.log"
+
+
+def makeService(options: Options) -> NodeProcess:
+    """The service that twistd runs; it finds this function by its name."""
+    from twisted.internet import reactor
+
+    make_monotonic(reactor)
+    assert reactor.seconds is time.monotonic
+    return NodeProcess(reactor, options.config, options.pidfile)
+
+
+class NodeProcess(MultiService):
+    """A node that has a process to itself."""
+
+    def __init__(self, reactor: Any, config: NodeConfig, pidfile: str | None) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._pidfile = pidfile
+        try:
+            Node(reactor, config, hopeless=self._hopeless).setServiceParent(self)
+        except ConfigurationError as error:
+            _exit(str(error))
+
+    def privilegedStartService(self) -> None:
+        """Start; a port that is in use ends the process."""
+        try:
+            super().privilegedStartService()
+        except ConfigurationError as error:
+            self._remove_pidfile()
+            _exit(str(error))
+
+    def stopService(self) -> Deferred[None]:
+        """Stop in order; from now on a second signal ends the process at once."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        stopping: Deferred[None] = super().stopService()
+        return stopping
+
+    def _hopeless(self, error: ConfigurationError) -> None:
+        """Stop the reactor, and leave a non-zero exit status behind.
+
+        The reactor has no way to end with a status. So the very last thing that the process does,
+        after twistd has cleaned up, is to exit with ours.
+        """
+        _log.critical("{error}", error=error)
+        _complain(str(error))
+        atexit.register(_leave, EXIT_FAILED)
+        if self._reactor.running:
+            self._reactor.stop()
+        else:
+            self._reactor.callWhenRunning(self._reactor.stop)
+
+    def _remove_pidfile(self) -> None:
+        """Clean up what twistd leaves behind when a service ends the process at its start."""
+        if self._pidfile is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._pidfile)
+
+
+def _dialable(text: str) -> Address:
+    address = parse_address(text)
+    if address.is_wildcard:
+        raise ConfigurationError(
+            f"--advertise={text} cannot be dialled: name one address that others reach"
+        )
+    return address
+
+
+def _complain(message: str) -> None:
+    """One line on the real standard error, which twistd may have turned into its log."""
+    stream = sys.__stderr__
+    if stream is not None:
+        print(f"kvnode: {message}", file=stream, flush=True)
+
+
+def _exit(message: str, status: int = EXIT_FAILED) -> NoReturn:
+    _complain(message)
+    raise SystemExit(status)
+
+
+def _leave(status: int) -> NoReturn:
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.flush()
+    os._exit(status)

@@ -1,0 +1,124 @@
+"""The types of the commands' arguments: `amp.Argument`s that bound and check what they read.
+
+All of them are stock AMP underneath: whoever uses the command classes with
+``twisted.protocols.amp`` reads and writes them without knowing.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
+
+from twisted.protocols import amp
+
+from kvtwist.wire.boxes import VALUE_BYTES_MAX
+
+NATURAL_MAX = (1 << 63) - 1
+_NATURAL_DIGITS_MAX = 19
+
+Row = tuple[int, ...]
+
+
+class Natural(amp.Argument):
+    """A whole number from 0 to 2^63 - 1, in decimal digits."""
+
+    def fromString(self, inString: bytes) -> int:
+        """Read it; digits are counted first, since reading very many takes very long (T4)."""
+        if not 1 <= len(inString) <= _NATURAL_DIGITS_MAX or not inString.isdigit():
+            raise ValueError("not a whole number from 0 to 2^63 - 1")
+        return _checked_natural(int(inString))
+
+    def toString(self, inObject: int) -> bytes:
+        """Write it."""
+        return b"%d" % _checked_natural(inObject)
+
+
+def _checked_natural(number: int) -> int:
+    if not 0 <= number <= NATURAL_MAX:
+        raise ValueError(f"{number} is not a whole number from 0 to 2^63 - 1")
+    return number
+
+
+class Blob(amp.Argument):
+    """Bytes of any length.
+
+    AMP's values end at 65,535 bytes, so longer ones stand in several pairs of the same box: the
+    first under the argument's own name, the next under ``NAME.2``, ``NAME.3``, ... Each piece but
+    the last is full, so short values look exactly like ``amp.String``.
+    """
+
+    def toBox(
+        self, name: bytes, strings: MutableMapping[bytes, bytes], objects: Mapping[str, Any], _: Any
+    ) -> None:
+        """Put the value's pieces into the box *strings*."""
+        value = objects.get(name.decode())
+        if value is None:
+            if self.optional:
+                return
+            raise ValueError(f"{name.decode()} is missing")
+        data = self.to_bytes(value)
+        strings[name] = data[:VALUE_BYTES_MAX]
+        for number, at in enumerate(range(VALUE_BYTES_MAX, len(data), VALUE_BYTES_MAX), start=2):
+            strings[_piece_name(name, number)] = data[at : at + VALUE_BYTES_MAX]
+
+    def fromBox(
+        self, name: bytes, strings: Mapping[bytes, bytes], objects: MutableMapping[str, Any], _: Any
+    ) -> None:
+        """Join the pieces in the box *strings*, once."""
+        first = strings.get(name)
+        if first is None:
+            if not self.optional:
+                raise ValueError(f"{name.decode()} is missing")
+            objects[name.decode()] = None
+            return
+        objects[name.decode()] = self.from_bytes(_joined(name, first, strings))
+
+    def to_bytes(self, value: Any) -> bytes:
+        """The value as bytes; subclasses encode here."""
+        if not isinstance(value, bytes):
+            raise TypeError(f"bytes are needed here, not {type(value).__name__}")
+        return value
+
+    def from_bytes(self, data: bytes) -> Any:
+        """The bytes as a value; subclasses decode here."""
+        return data
+
+
+def _joined(name: bytes, first: bytes, strings: Mapping[bytes, bytes]) -> bytes:
+    if len(first) < VALUE_BYTES_MAX:
+        return first
+    pieces = [first]
+    while (piece := strings.get(_piece_name(name, len(pieces) + 1))) is not None:
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _piece_name(name: bytes, number: int) -> bytes:
+    return b"%s.%d" % (name, number)
+
+
+class Rows(Blob):
+    """A table of small numbers (0 to 65,535), each row as long as the others.
+
+    On the wire: the row length and then all numbers, each in two bytes, big-endian.
+    """
+
+    def to_bytes(self, value: Sequence[Row]) -> bytes:
+        """Pack the rows."""
+        width = len(value[0]) if value else 0
+        if any(len(row) != width for row in value):
+            raise ValueError("the rows differ in length")
+        numbers = [number for row in value for number in row]
+        return struct.pack(f">H{len(numbers)}H", width, *numbers)
+
+    def from_bytes(self, data: bytes) -> tuple[Row, ...]:
+        """Unpack the rows."""
+        if len(data) < 2 or len(data) % 2:
+            raise ValueError("the table is cut off")
+        width, *numbers = struct.unpack(f">{len(data) // 2}H", data)
+        if not numbers:
+            return ()
+        if width == 0 or len(numbers) % width:
+            raise ValueError("the table's rows are not whole")
+        return tuple(tuple(numbers[at : at + width]) for at in range(0, len(numbers), width))

@@ -1,0 +1,252 @@
+"""The protocol: every command that nodes and clients say to each other.
+
+Boxes are stock AMP. Whoever imports these classes can talk to a node with
+``twisted.protocols.amp`` and nothing else; short keys and values are plain ``amp.String``s to it.
+
+What all commands share:
+
+* ``trace`` (optional): bytes that the node passes on when it forwards, for the sender's own use.
+* ``keyspace`` (optional, 0 when missing): reserved; any other number is refused.
+* Arguments that a receiver does not know are ignored. A command that it does not know, an argument
+  that is missing or malformed and a box that is too large are answered with an error, and the
+  connection lives on.
+* An error's description is one line of text; typed details, if the error has any, follow on a
+  second line as JSON (`kvtwist.wire.failures`).
+
+The commands on data share these as well:
+
+* ``timeout_ms`` (optional): what is left of the request's time when it is sent. The node answers,
+  or fails, within it.
+* ``forwarded`` (optional): said by a node that passes a request on. It will not be passed on again.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from twisted.protocols import amp
+
+from kvtwist.errors import (
+    HelloRefused,
+    MalformedRequest,
+    NodeFault,
+    NotOwner,
+    OutcomeUnknown,
+    Refused,
+    TooLarge,
+    Unavailable,
+)
+from kvtwist.wire.arguments import Blob, Natural, Rows
+
+PROTOCOL_VERSION = 1
+REQUEST_TIMEOUT_MS = 5000
+"""How long a request may take when it does not say."""
+
+_Pairs = list[tuple[bytes, amp.Argument]]
+_Errors = dict[type[Exception], bytes]
+
+_COMMON: _Pairs = [
+    (b"trace", Blob(optional=True)),
+    (b"keyspace", Natural(optional=True)),
+]
+_DATA: _Pairs = [
+    *_COMMON,
+    (b"timeout_ms", Natural(optional=True)),
+    (b"forwarded", amp.Boolean(optional=True)),
+]
+_MEMBER: _Pairs = [
+    (b"name", amp.Unicode()),
+    (b"identity", amp.Unicode()),
+    (b"address", amp.Unicode()),
+]
+_SETTINGS: _Pairs = [
+    (b"partitions", Natural()),
+    (b"replicas", Natural()),
+    (b"tokens_per_member", Natural()),
+    (b"durable", amp.Boolean()),
+]
+
+
+def _errors(*classes: type[Any]) -> _Errors:
+    return {cls: cls.code.encode() for cls in classes}
+
+
+_ANY_ERRORS = _errors(MalformedRequest, TooLarge, Refused, NodeFault)
+_DATA_ERRORS = _ANY_ERRORS | _errors(Unavailable, NotOwner, OutcomeUnknown)
+
+
+class Hello(amp.Command):
+    """Say who one is; the first command on a connection between nodes, or from our own client.
+
+    Stock AMP clients may leave it out. Both ends send the same facts. A mismatch is answered with
+    ``HELLO_REFUSED``, one line that says what differs, and the connection is closed.
+
+    ``version_min``/``version_max`` bound the protocol versions spoken. ``cluster_id``, ``name``,
+    ``identity`` and ``address`` are empty where one has none: a client has no name, a node that has
+    not been founded no cluster. ``expected_identity`` is who the sender wants to reach; empty:
+    anyone. ``uptime_ms`` says how long the sender has been running. ``features`` names optional
+    abilities; unknown ones are ignored. ``auth`` is reserved, and empty.
+    """
+
+    arguments: ClassVar[_Pairs] = [
+        *_COMMON,
+        (b"version_min", Natural()),
+        (b"version_max", Natural()),
+        (b"cluster_id", amp.Unicode()),
+        (b"name", amp.Unicode()),
+        (b"identity", amp.Unicode()),
+        (b"address", amp.Unicode()),
+        (b"expected_identity", amp.Unicode()),
+        (b"uptime_ms", Natural()),
+        (b"features", amp.ListOf(amp.Unicode())),
+        (b"auth", Blob()),
+    ]
+    response: ClassVar[_Pairs] = [pair for pair in arguments if pair not in _COMMON]
+    errors: ClassVar[_Errors] = _ANY_ERRORS | _errors(HelloRefused)
+
+
+class Ping(amp.Command):
+    """Ask for a sign of life; the answer is empty."""
+
+    arguments: ClassVar[_Pairs] = [*_COMMON]
+    response: ClassVar[_Pairs] = []
+    errors: ClassVar[_Errors] = _ANY_ERRORS
+
+
+class Found(amp.Command):
+    """Ask a founder for its view of the founding (`kvtwist.core.founding.View`).
+
+    The answer is who it is, its ``--peers`` and settings, the ``cluster_id`` of the record that it
+    would found or has founded (empty while it waits for somebody), and, once ``founded``, the
+    record's ``members``.
+    """
+
+    arguments: ClassVar[_Pairs] = [*_COMMON]
+    response: ClassVar[_Pairs] = [
+        *_MEMBER,
+        *_SETTINGS,
+        (b"founders", amp.ListOf(amp.Unicode())),
+        (b"cluster_id", amp.Unicode()),
+        (b"founded", amp.Boolean()),
+        (b"members", amp.AmpList(_MEMBER)),
+    ]
+    errors: ClassVar[_Errors] = _ANY_ERRORS
+
+
+class DescribeTopology(amp.Command):
+    """Ask for the topology: who the members are, and which of them have which partition.
+
+    Row *p* of ``placement`` lists partition *p*'s replicas, its owner first, as indexes into
+    ``members``.
+    """
+
+    arguments: ClassVar[_Pairs] = [*_COMMON]
+    response: ClassVar[_Pairs] = [
+        (b"cluster_id", amp.Unicode()),
+        (b"epoch", Natural()),
+        *_SETTINGS,
+        (b"members", amp.AmpList(_MEMBER)),
+        (b"placement", Rows()),
+    ]
+    errors: ClassVar[_Errors] = _ANY_ERRORS | _errors(Unavailable)
+
+
+class Status(amp.Command):
+    """Ask a node how it is.
+
+    ``software`` is its kvtwist version. ``cluster_id`` is empty and ``epoch`` 0 until it belongs to
+    a cluster; ``waiting_for`` says whom it waits for till then. ``keys`` and ``owned`` count the
+    keys that it holds and the partitions that it owns. ``unreachable`` lists the peers that it has
+    no connection to, with the reason.
+    """
+
+    arguments: ClassVar[_Pairs] = [*_COMMON]
+    response: ClassVar[_Pairs] = [
+        *_MEMBER,
+        (b"software", amp.Unicode()),
+        (b"uptime_ms", Natural()),
+        (b"cluster_id", amp.Unicode()),
+        (b"epoch", Natural()),
+        (b"keys", Natural()),
+        (b"owned", Natural()),
+        (b"waiting_for", amp.ListOf(amp.Unicode())),
+        (b"unreachable", amp.ListOf(amp.Unicode())),
+    ]
+    errors: ClassVar[_Errors] = _ANY_ERRORS
+
+
+class Get(amp.Command):
+    """Read one key.
+
+    ``version`` is 0, and ``value`` missing, when there is no such key.
+    """
+
+    arguments: ClassVar[_Pairs] = [(b"key", Blob()), *_DATA]
+    response: ClassVar[_Pairs] = [(b"version", Natural()), (b"value", Blob(optional=True))]
+    errors: ClassVar[_Errors] = _DATA_ERRORS
+
+
+class Put(amp.Command):
+    """Write one key, whatever was there. The answer is its new version."""
+
+    arguments: ClassVar[_Pairs] = [(b"key", Blob()), (b"value", Blob()), *_DATA]
+    response: ClassVar[_Pairs] = [(b"version", Natural())]
+    errors: ClassVar[_Errors] = _DATA_ERRORS
+
+
+class Delete(amp.Command):
+    """Remove one key; only at ``version``, if one is given.
+
+    ``done`` says whether it was removed; if not, ``version`` and ``value`` are what was seen, with
+    version 0 for no such key. If it was, ``version`` is the version of the removal.
+    """
+
+    arguments: ClassVar[_Pairs] = [
+        (b"key", Blob()),
+        (b"version", Natural(optional=True)),
+        *_DATA,
+    ]
+    response: ClassVar[_Pairs] = [
+        (b"done", amp.Boolean()),
+        (b"version", Natural()),
+        (b"value", Blob(optional=True)),
+    ]
+    errors: ClassVar[_Errors] = _DATA_ERRORS
+
+
+class CompareAndSet(amp.Command):
+    """Write one key only if its version is ``version`` (0: only if there is no such key).
+
+    ``done`` says whether it was written, and then ``version`` is the new one; if not, ``version``
+    and ``value`` are what was seen.
+    """
+
+    arguments: ClassVar[_Pairs] = [
+        (b"key", Blob()),
+        (b"value", Blob()),
+        (b"version", Natural()),
+        *_DATA,
+    ]
+    response: ClassVar[_Pairs] = [
+        (b"done", amp.Boolean()),
+        (b"version", Natural()),
+        (b"value", Blob(optional=True)),
+    ]
+    errors: ClassVar[_Errors] = _DATA_ERRORS
+
+
+COMMANDS: tuple[type[amp.Command], ...] = (
+    Hello,
+    Ping,
+    Found,
+    DescribeTopology,
+    Status,
+    Get,
+    Put,
+    Delete,
+    CompareAndSet,
+)
+"""All of them."""
+
+WRITES: frozenset[type[amp.Command]] = frozenset((Put, Delete, CompareAndSet))
+"""Those that change data: never sent twice once bytes have left."""

@@ -1,0 +1,86 @@
+"""Errors as they cross the wire.
+
+An AMP error is a code and a description. Ours say in the description one line for people and, if
+the error has typed details, a second line of JSON for programs; the exception that comes out at the
+other end equals the one that went in.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from kvtwist.errors import (
+    HelloRefused,
+    KvtwistError,
+    MalformedRequest,
+    NodeFault,
+    NotOwner,
+    OutcomeUnknown,
+    Refused,
+    TooLarge,
+    Unavailable,
+    UnknownCommand,
+)
+
+DESCRIPTION_BYTES_MAX = 16384
+
+CLASSES: tuple[type[KvtwistError], ...] = (
+    HelloRefused,
+    MalformedRequest,
+    NodeFault,
+    NotOwner,
+    OutcomeUnknown,
+    Refused,
+    TooLarge,
+    Unavailable,
+    UnknownCommand,
+)
+_BY_CODE = {cls.code.encode(): cls for cls in CLASSES}
+
+
+def crosses_the_wire(error: BaseException) -> bool:
+    """Whether *error* can be told to the other end as what it is."""
+    return isinstance(error, CLASSES)
+
+
+def write_failure(error: KvtwistError) -> tuple[bytes, bytes]:
+    """The code and description of *error*.
+
+    Local refinements cross as the nearest class that has a code: a `NotSent` is `Unavailable` to
+    the other end.
+    """
+    code: str = next(
+        cls.__dict__["code"] for cls in type(error).__mro__ if cls.__dict__.get("code")
+    )
+    text = " ".join(str(error).split()).encode()[: DESCRIPTION_BYTES_MAX // 2]
+    details = error.details()
+    if not details:
+        return code.encode(), text
+    typed = json.dumps(details, separators=(",", ":")).encode()
+    if len(text) + 1 + len(typed) > DESCRIPTION_BYTES_MAX:
+        return code.encode(), text
+    return code.encode(), text + b"\n" + typed
+
+
+def read_failure(code: bytes, description: bytes) -> KvtwistError:
+    """The exception that a peer meant by *code* and *description*; never fails.
+
+    A code that this release does not know says nothing of the outcome: `OutcomeUnknown`.
+    """
+    text, _, typed = description.decode("utf-8", "replace").partition("\n")
+    cls = _BY_CODE.get(code)
+    if cls is None:
+        return OutcomeUnknown(f"{text} (the peer's error code: {code.decode('ascii', 'replace')})")
+    try:
+        details = _details(cls, typed)
+        return cls(text, **details)
+    except (ValueError, TypeError):
+        return cls(text)
+
+
+def _details(cls: type[KvtwistError], typed: str) -> dict[str, Any]:
+    said = json.loads(typed) if typed else {}
+    if not isinstance(said, dict):
+        raise ValueError("the details are not a JSON object")
+    return {name: said[name] for name in cls.detail_names if name in said}

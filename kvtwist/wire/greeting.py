@@ -1,0 +1,109 @@
+"""Hello: what the two ends of a connection say of themselves, and whether they belong together.
+
+Pure rules; the exchange itself is one `Hello` command. The end that is asked refuses, so that the
+reason is said once, in the same words to both logs. The end that asks checks the answer too, since
+the other end may be an older release.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kvtwist.errors import HelloRefused
+from kvtwist.wire.commands import PROTOCOL_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """The arguments, and the answer, of `kvtwist.wire.commands.Hello`; see there."""
+
+    version_min: int = PROTOCOL_VERSION
+    version_max: int = PROTOCOL_VERSION
+    cluster_id: str = ""
+    name: str = ""
+    identity: str = ""
+    address: str = ""
+    expected_identity: str = ""
+    uptime_ms: int = 0
+    features: tuple[str, ...] = ()
+    auth: bytes = b""
+
+    def arguments(self) -> dict[str, Any]:
+        """As the arguments of a `Hello`."""
+        return asdict(self)
+
+    @classmethod
+    def from_arguments(cls, arguments: dict[str, Any]) -> Greeting:
+        """From the arguments, or the answer, of a `Hello`."""
+        said = {name: arguments[name] for name in cls.__dataclass_fields__}
+        return cls(**said | {"features": tuple(said["features"])})
+
+    @property
+    def who(self) -> str:
+        """The speaker, for people."""
+        if not self.name:
+            return "this client"
+        return f"{self.name} at {self.address}" if self.address else self.name
+
+
+def objection(mine: Greeting, theirs: Greeting) -> HelloRefused | None:
+    """What *I* have against talking to *them*: the refusal to send, or ``None``."""
+    return (
+        _versions(mine, theirs)
+        or _clusters(mine, theirs)
+        or _identities(mine, theirs)
+        or _names(mine, theirs)
+    )
+
+
+def is_the_intruder(mine: Greeting, theirs: Greeting) -> bool:
+    """Of two nodes with one name: whether I am the one who has to go, the younger."""
+    return (mine.uptime_ms, mine.identity) < (theirs.uptime_ms, theirs.identity)
+
+
+def same_name_elsewhere(mine: Greeting, theirs: Greeting) -> bool:
+    """Whether two nodes use one name."""
+    return bool(mine.name) and mine.name == theirs.name and mine.address != theirs.address
+
+
+def _versions(mine: Greeting, theirs: Greeting) -> HelloRefused | None:
+    if theirs.version_min <= mine.version_max and mine.version_min <= theirs.version_max:
+        return None
+    return HelloRefused(
+        f"{mine.who} speaks protocol versions {mine.version_min} to {mine.version_max}, "
+        f"{theirs.who} speaks {theirs.version_min} to {theirs.version_max}: "
+        "run releases of kvtwist that share a version",
+        reason="version",
+    )
+
+
+def _clusters(mine: Greeting, theirs: Greeting) -> HelloRefused | None:
+    if not mine.cluster_id or not theirs.cluster_id or mine.cluster_id == theirs.cluster_id:
+        return None
+    return HelloRefused(
+        f"{mine.who} belongs to cluster {mine.cluster_id[:8]}, "
+        f"{theirs.who} to cluster {theirs.cluster_id[:8]}: check --peers",
+        reason="cluster",
+    )
+
+
+def _identities(mine: Greeting, theirs: Greeting) -> HelloRefused | None:
+    if not theirs.expected_identity or theirs.expected_identity == mine.identity:
+        return None
+    return HelloRefused(
+        f"{mine.who} has the identity {mine.identity[:8]}, "
+        f"not {theirs.expected_identity[:8]} that {theirs.who} expects there: "
+        "another node has its address, or it has lost its data",
+        reason="identity",
+    )
+
+
+def _names(mine: Greeting, theirs: Greeting) -> HelloRefused | None:
+    if not same_name_elsewhere(mine, theirs):
+        return None
+    return HelloRefused(
+        f"the name {mine.name} is already used by the node at {mine.address}: "
+        f"start the node at {theirs.address} with another --id",
+        reason="name",
+    )

@@ -1,0 +1,1 @@
+"""What is installed, as against what is in the checkout."""
