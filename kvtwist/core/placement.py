@@ -10,10 +10,10 @@ more than `load_cap` of Q partitions, and none holds more than `load_cap` of Q x
 that it owns included. Who has reached the bound is passed over. R here is the number of members if
 that is smaller.
 
-Partitions choose in the order of their numbers; first all owners, then all followers. Other orders
-(nearest token first, all first choices before any second) differ by less than a tenth in what moves
-when a member joins or leaves, to either side, so the plainest stands. `benchmarks/ring.py` measures
-it: with five partitions or more to a member, hardly more data moves than must.
+Partitions choose in the order of their numbers; first all owners, then all followers. With five
+partitions or more to a member, other orders (nearest token first, all first choices before any
+second) change what moves at a join or a leave by less than a tenth, to either side; so the plainest
+stands. `benchmarks/ring.py` measures it: hardly more data moves than must.
 
 Followers, unlike owners, can run out of choice: whoever has room left may be on the row already.
 Then another partition hands one over and takes the member with room instead. That is always
@@ -172,11 +172,12 @@ def _exchange(short: list[str], rows: list[list[str]], loads: Counter[str]) -> N
     Another row gives it one, and takes in its place the least loaded member of the short row.
 
     Why this works: the cap is at least QR / n. As a row is short, the loads add up to less than QR,
-    so some member x has room. It had room when the rows were filled, since loads only grow, so each
-    short row took it; and no row lost it since, because only full members are handed over. But x is
-    not on all rows: it holds fewer than the cap, and were the cap above Q, nobody could be full.
-    So there is a row without x, and it is not short: it has R - 1 followers. The short row, apart
-    from x, has R - 2 members at most. One of those followers is not among them.
+    so some members have room. Let x be any of them. It had room when the rows were filled, since
+    loads only grow, so each short row took it; and no row lost it since, because only full members
+    are handed over. But x is not on all rows: it holds fewer than the cap, and were the cap above
+    Q, nobody could be full. So there is a row without x, and it is not short: it has R - 1
+    followers. The short row, apart from x, has R - 2 members at most. One of those followers is
+    not among them.
     """
     with_room = min(short, key=loads.__getitem__)
     giver = next(row for row in rows if with_room not in row)

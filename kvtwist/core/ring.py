@@ -32,6 +32,8 @@ import mmh3
 RING_SIZE = 1 << 32
 """How many positions the circle has."""
 
+TOKENS_PER_MEMBER_DEFAULT = 128
+
 
 def hash_bytes(data: bytes) -> int:
     """The position of *data* on the circle: 0 to 2^32 - 1."""
@@ -76,7 +78,7 @@ class Ring:
 
     __slots__ = ("_names", "_positions", "members")
 
-    def __init__(self, names: Iterable[str], tokens_per_member: int = 128) -> None:
+    def __init__(self, names: Iterable[str], tokens_per_member: int = TOKENS_PER_MEMBER_DEFAULT) -> None:
         self.members = _distinct(names)
         if tokens_per_member < 1:
             raise ValueError(f"a member has at least one token, not {tokens_per_member}")

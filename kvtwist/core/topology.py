@@ -13,13 +13,12 @@ from dataclasses import dataclass
 
 from kvtwist.core.address import Address
 from kvtwist.core.placement import Placement, place
-from kvtwist.core.ring import Ring, partition_of
+from kvtwist.core.ring import TOKENS_PER_MEMBER_DEFAULT, Ring, partition_of
 from kvtwist.errors import ConfigurationError
 
 PARTITIONS_DEFAULT = 64
 PARTITIONS_MAX = 4096
 REPLICAS_DEFAULT = 3
-TOKENS_PER_MEMBER_DEFAULT = 128
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_])?")
 
