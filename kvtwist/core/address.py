@@ -23,6 +23,9 @@ _HOST_NAME = re.compile(
 )
 
 
+_IPV6 = re.compile(r"[0-9a-fA-F:.]+(%[0-9A-Za-z._-]+)?")
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Address:
     """A host (name or IP address, without brackets) and a TCP port, in normal form."""
@@ -49,6 +52,8 @@ def parse_address(text: str) -> Address:
 
     :raises ConfigurationError: when *text* is not ``HOST:PORT``, ``:PORT`` or ``[IPV6]:PORT``.
     """
+    if not text.isascii() or not text.strip().isprintable():
+        raise _unreadable(text, "it has characters that no address has")
     host, colon, port = text.strip().rpartition(":")
     if not colon or (":" in host and not host.startswith("[")):
         raise _unreadable(text, "an IPv6 address stands in brackets" if colon else "no port")
@@ -76,9 +81,10 @@ def _normal_host(host: str, text: str) -> str:
     if host == "":
         return LOOPBACK
     if host.startswith("["):
-        if not host.endswith("]") or not _is_ip(host[1:-1]) or ":" not in host:
+        inside = host[1:-1]
+        if not (host.endswith("]") and ":" in host and _IPV6.fullmatch(inside) and _is_ip(inside)):
             raise _unreadable(text, "no IPv6 address in the brackets")
-        return ipaddress.ip_address(host[1:-1]).compressed
+        return ipaddress.ip_address(inside).compressed
     host = host.lower()
     if _is_ip(host):
         return ipaddress.ip_address(host).compressed

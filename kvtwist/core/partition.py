@@ -71,8 +71,9 @@ class Partition:
         seen = self._records.get(key)
         if seen is None or (version is not None and seen.version != version):
             return _not_done(seen)
+        removed_at = self._next_revision()
         del self._records[key]
-        return Conditional(True, self._next_revision(), seen)
+        return Conditional(True, removed_at, seen)
 
     def compare_and_set(self, key: bytes, value: bytes, version: int) -> Conditional:
         """Write *value* only if the key's version is *version* (0: only if there is no key)."""

@@ -19,6 +19,8 @@ from kvtwist.errors import ConfigurationError
 PARTITIONS_DEFAULT = 64
 PARTITIONS_MAX = 4096
 REPLICAS_DEFAULT = 3
+REPLICAS_MAX = 64
+TOKENS_PER_MEMBER_MAX = 4096
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_])?")
 
@@ -76,6 +78,12 @@ class Settings:
             raise ConfigurationError(
                 f"--partitions={q} does not work: it is a power of two from 1 to {PARTITIONS_MAX}"
             )
+        for name, number, most in (
+            ("replicas", self.replicas, REPLICAS_MAX),
+            ("tokens_per_member", self.tokens_per_member, TOKENS_PER_MEMBER_MAX),
+        ):
+            if not 1 <= number <= most:
+                raise ConfigurationError(f"{name}={number} does not work: it is 1 to {most}")
 
 
 class Topology:
