@@ -8,6 +8,7 @@
     +-- NotDone                 the request was definitely not carried out
     |   +-- Unavailable         who could do it is not there (now)
     |   |   +-- NotSent         no byte of the request has left this process
+    |   +-- Overloaded          too much is in flight already: try again later
     |   +-- NotOwner            the node asked does not own the key, and may not forward
     |   +-- VersionMismatch     a condition on a version did not hold
     |   +-- Refused             the request itself: sending it again will not help
@@ -85,6 +86,22 @@ class NotSent(Unavailable):
     """There is no connection, so nothing was sent. Never crosses the wire."""
 
     code = ""
+
+
+class Overloaded(NotDone):
+    """A queue is full.
+
+    :ivar setting: the name of the setting that bounds it, such as ``requests_in_flight_max``.
+    :ivar limit: the setting's value.
+    """
+
+    code = "OVERLOADED"
+    detail_names = ("setting", "limit")
+
+    def __init__(self, message: str = "", *, setting: str = "", limit: int = 0) -> None:
+        super().__init__(message)
+        self.setting = setting
+        self.limit = limit
 
 
 class NotOwner(NotDone):

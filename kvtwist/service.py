@@ -26,11 +26,12 @@ from kvtwist.errors import ConfigurationError
 from kvtwist.node.clock import elapsed_clock
 from kvtwist.node.cluster import Cluster
 from kvtwist.node.founder import Founder, Hopeless
+from kvtwist.node.limits import Limits
 from kvtwist.node.peers import Peers
-from kvtwist.node.router import Limits, Router
+from kvtwist.node.router import Router
 from kvtwist.node.server import Server
 from kvtwist.node.store import Store
-from kvtwist.wire.boxes import BoxLimits
+from kvtwist.wire.deadlines import Deadlines
 
 FIRST_REVISION_BITS = 52
 """A partition in memory starts to count at a random number of so many bits. Versions of a node's
@@ -91,19 +92,29 @@ class Node(Service):
         self._port: IListeningPort | None = None
         me = Member(check_name(config.name), identity or secrets.token_hex(16), config.dialled)
         elapsed_seconds = elapsed_clock(reactor)
-        box_limits = BoxLimits.for_values_of(config.limits.value_bytes_max)
+        deadlines = Deadlines(reactor, elapsed_seconds)
+        limits = config.limits.of_connection()
         hopeless = hopeless or self._stop_myself
         self.cluster = Cluster(
             me, config.founders or (me.address,), config.settings, elapsed_seconds
         )
         store = Store(lambda: secrets.randbits(FIRST_REVISION_BITS))
-        self._peers = Peers(reactor, self.cluster.others, self.cluster.greeting, chance, box_limits)
+        self._peers = Peers(
+            reactor, self.cluster.others, self.cluster.greeting, chance, deadlines, limits
+        )
         self._router = Router(
             reactor, self.cluster, store, self._peers, config.limits, elapsed_seconds, chance
         )
         self._founder = Founder(reactor, self.cluster, self._peers, hopeless)
         self._server = Server(
-            reactor, self.cluster, store, self._peers, self._router, box_limits, hopeless
+            reactor,
+            self.cluster,
+            store,
+            self._peers,
+            self._router,
+            deadlines,
+            config.limits,
+            hopeless,
         )
 
     def privilegedStartService(self) -> None:
@@ -120,6 +131,7 @@ class Node(Service):
         self._listen()
         self._warn()
         self.cluster.start()
+        self._server.start()
         self._peers.start()
         self._founder.start()
 

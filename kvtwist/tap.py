@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import fields
 from typing import Any, NoReturn
 
 from twisted.application.service import MultiService
@@ -20,11 +21,12 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python import usage
 
+from kvtwist import __version__
 from kvtwist.core.address import DEFAULT_PORT, Address, parse_address, parse_addresses
 from kvtwist.core.topology import PARTITIONS_DEFAULT, Settings, check_name
 from kvtwist.errors import ConfigurationError
 from kvtwist.node.clock import make_monotonic
-from kvtwist.node.router import Limits
+from kvtwist.node.limits import Limits
 from kvtwist.service import Node, NodeConfig
 
 EXIT_FAILED = 1
@@ -41,21 +43,37 @@ def _whole_number(text: str) -> int:
     return int(text)
 
 
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _option(setting: str) -> str:
+    return setting.replace("_", "-")
+
+
+_EXPLANATION = f"""
+Starts one node of a kvtwist cluster. Alone, it is a cluster of one. To found a cluster of three,
+start three nodes, each with its own --id and --addr, all with the same --peers:
+
+    twistd -n kvnode --id=node-1 --addr=:8001 --peers=:8001,:8002,:8003
+    twistd -n kvnode --id=node-2 --addr=:8002 --peers=:8001,:8002,:8003
+    twistd -n kvnode --id=node-3 --addr=:8003 --peers=:8001,:8002,:8003
+
+The first founding waits until every listed node has been heard. An address is HOST:PORT,
+[IPV6]:PORT, or :PORT for this machine only ({DEFAULT_PORT} is the default). Then:
+
+    kvcli --peers=:8001 put user:42 alice
+
+Each limit (..._max, ..._min) is this node's own; over it, an error says its name.
+"""
+
+
 class Options(usage.Options):
     """The command line of ``twistd kvnode``."""
 
     synopsis = "[options]"
-    longdesc = f"""Starts one node of a kvtwist cluster.
-
-    Alone, it is a cluster of one. To found a cluster of three, start three nodes, each with its
-    own --id and --addr, all with the same --peers (its own address included):
-
-        twistd -n kvnode --id=node-1 --addr=:8001 --peers=:8001,:8002,:8003
-
-    The first founding waits until every listed node has been heard. An address is HOST:PORT,
-    :PORT for this machine only ({DEFAULT_PORT} is the default), or [IPV6]:PORT.
-    Then: kvcli --peers=:8001 put user:42 alice"""
-
     optParameters = [  # noqa: RUF012 (twisted.python.usage reads it from the class)
         [
             "id",
@@ -73,14 +91,16 @@ class Options(usage.Options):
             "Into how many partitions the ring is cut: a power of two, the same at every node.",
             _whole_number,
         ],
-        ["key-bytes-max", None, Limits().key_bytes_max, "The longest key taken.", _whole_number],
-        [
-            "value-bytes-max",
-            None,
-            Limits().value_bytes_max,
-            "The longest value taken.",
-            _whole_number,
-        ],
+        *(
+            [
+                _option(setting.name),
+                None,
+                setting.default,
+                setting.metadata["meaning"],
+                _whole_number if setting.default else _number,
+            ]
+            for setting in fields(Limits)
+        ),
     ]
 
     config: NodeConfig
@@ -97,6 +117,16 @@ class Options(usage.Options):
         except (usage.UsageError, ConfigurationError) as error:
             _exit(f"{error} (twistd kvnode --help explains)", EXIT_USAGE)
 
+    def getUsage(self, width: int | None = None) -> str:
+        """The options, and how they go together."""
+        options: str = super().getUsage(width)
+        return f"{options}{_EXPLANATION}"
+
+    def opt_version(self) -> None:
+        """Display kvtwist's version and exit."""
+        sys.stdout.write(f"kvtwist {__version__}\n")
+        raise SystemExit(0)
+
     def parseArgs(self, *rest: str) -> None:
         """There are no arguments, only options."""
         if rest:
@@ -110,9 +140,7 @@ class Options(usage.Options):
             advertise=None if self["advertise"] is None else _dialable(self["advertise"]),
             founders=() if self["peers"] is None else parse_addresses(self["peers"]),
             settings=Settings(partitions=self["partitions"]),
-            limits=Limits(
-                key_bytes_max=self["key-bytes-max"], value_bytes_max=self["value-bytes-max"]
-            ),
+            limits=Limits(**{each.name: self[_option(each.name)] for each in fields(Limits)}),
         )
         self._check_founders()
         self._name_files()

@@ -8,7 +8,7 @@ from kvtwist.client import Client
 from kvtwist.core.address import Address
 from kvtwist.core.topology import Settings
 from kvtwist.errors import ConfigurationError
-from kvtwist.node.router import Limits
+from kvtwist.node.limits import Limits
 from kvtwist.service import Node, NodeConfig
 from tests.simulated import Network
 

@@ -116,7 +116,7 @@ def _status_lines(table_of: Table | None, answers: dict[Address, _Answer | str])
         for address, answer in answers.items()
         if address not in {member.address for member in table_of.members}
     ]
-    keys = sum(answer["keys"] for answer in answers.values() if isinstance(answer, dict))
+    keys = sum(answer["key_count"] for answer in answers.values() if isinstance(answer, dict))
     return [
         f"cluster {table_of.cluster_id[:8]}, epoch {table_of.epoch}: "
         f"{counted(len(table_of.members), 'member')}, "
@@ -136,7 +136,7 @@ def _status_row(
     seconds = answer["uptime_ms"] // 1000
     trouble = ", ".join(answer["unreachable"])
     answers = f"yes, but cannot reach {trouble}" if trouble else "yes"
-    keys = f"{answer['keys']:,}"
+    keys = f"{answer['key_count']:,}"
     return member.name, str(member.address), partitions, keys, f"{seconds:,} s", answers
 
 

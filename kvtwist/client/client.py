@@ -8,26 +8,27 @@ sent again only while nothing can have been done yet, or when it is a read.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
 from twisted.internet.task import deferLater
 from twisted.protocols import amp
+from twisted.python.failure import Failure
 
 from kvtwist.client.links import Links
+from kvtwist.client.many import Many, may_be_sent_again
 from kvtwist.client.table import Table
 from kvtwist.core.address import Address, parse_address, parse_addresses
 from kvtwist.core.partition import Record
 from kvtwist.errors import (
     KvtwistError,
-    ManyFailed,
     NotDone,
     NotOwner,
     NotSent,
     OutcomeUnknown,
-    Refused,
     Unavailable,
     VersionMismatch,
 )
@@ -87,27 +88,28 @@ class Client:
 
     def get(self, key: bytes | str) -> Deferred[Record | None]:
         """The record of *key*, with ``.value`` and ``.version``; ``None`` if there is none."""
-        return Deferred.fromCoroutine(self._get(_bytes("key", key)))
+        return self._request(commands.Get, {"key": _bytes("key", key)}, _record)
 
     def put(self, key: bytes | str, value: bytes | str) -> Deferred[int]:
         """Write *value* under *key*, whatever was there. The new version."""
-        return Deferred.fromCoroutine(self._put(_bytes("key", key), _bytes("value", value)))
+        wanted = {"key": _bytes("key", key), "value": _bytes("value", value)}
+        return self._request(commands.Put, wanted, _version)
 
     def delete(self, key: bytes | str, *, version: int | None = None) -> Deferred[bool]:
         """Remove *key*. Whether there was something to remove.
 
         :param version: remove only this version. Fails with `VersionMismatch` if there is another.
         """
-        return Deferred.fromCoroutine(self._delete(_bytes("key", key), version))
+        wanted = {"key": _bytes("key", key), "version": version}
+        return self._request(commands.Delete, wanted, partial(_deleted, version))
 
     def compare_and_set(self, key: bytes | str, value: bytes | str, version: int) -> Deferred[int]:
         """Write *value* only if *key* is at *version* (0: only if it does not exist).
 
         The new version. Fails with `VersionMismatch`, which has the version and value seen.
         """
-        return Deferred.fromCoroutine(
-            self._compare_and_set(_bytes("key", key), _bytes("value", value), version)
-        )
+        wanted = {"key": _bytes("key", key), "value": _bytes("value", value), "version": version}
+        return self._request(commands.CompareAndSet, wanted, partial(_swapped, version))
 
     def get_many(self, keys: Iterable[KeyOrText]) -> Deferred[dict[KeyOrText, Record | None]]:
         """The record of each of *keys*, under the key as it was given. Not a snapshot.
@@ -115,10 +117,9 @@ class Client:
         Fails with `ManyFailed`, which has the results that there are and an error for each other
         key.
         """
-        wanted = {key: _bytes("key", key) for key in keys}
-        return Deferred.fromCoroutine(
-            self._many({key: partial(self._get, data) for key, data in wanted.items()})
-        )
+        wanted = {key: (_bytes("key", key),) for key in keys}
+        many = Many(commands.GetMany, wanted, _record)
+        return Deferred.fromCoroutine(self._many(many, self.get))
 
     def put_many(self, mapping: Mapping[KeyOrText, bytes | str]) -> Deferred[dict[KeyOrText, int]]:
         """Write each value under its key. The new version of each key, as it was given.
@@ -128,9 +129,8 @@ class Client:
         wanted = {
             key: (_bytes("key", key), _bytes("value", value)) for key, value in mapping.items()
         }
-        return Deferred.fromCoroutine(
-            self._many({key: partial(self._put, *pair) for key, pair in wanted.items()})
-        )
+        many = Many(commands.PutMany, wanted, _version)
+        return Deferred.fromCoroutine(self._many(many, self.put))
 
     def topology(self) -> Deferred[Table]:
         """The members and who has which partition, asked anew."""
@@ -147,89 +147,131 @@ class Client:
 
     # -- the operations -----------------------------------------------------------------------
 
-    async def _get(self, key: bytes) -> Record | None:
-        return _record(await self._request(commands.Get, {"key": key}))
-
-    async def _put(self, key: bytes, value: bytes) -> int:
-        answer = await self._request(commands.Put, {"key": key, "value": value})
-        return int(answer["version"])
-
-    async def _delete(self, key: bytes, version: int | None) -> bool:
-        answer = await self._request(commands.Delete, {"key": key, "version": version})
-        if not answer["done"] and answer["version"]:
-            raise _mismatch(version, answer)
-        return bool(answer["done"])
-
-    async def _compare_and_set(self, key: bytes, value: bytes, version: int) -> int:
-        wanted = {"key": key, "value": value, "version": version}
-        answer = await self._request(commands.CompareAndSet, wanted)
-        if not answer["done"]:
-            raise _mismatch(version, answer)
-        return int(answer["version"])
-
     async def _many(
-        self, calls: Mapping[KeyOrText, Callable[[], Coroutine[Any, Any, _Result]]]
+        self, many: Many[KeyOrText, _Result], alone: Callable[..., Deferred[_Result]]
     ) -> dict[KeyOrText, _Result]:
-        results: dict[KeyOrText, _Result] = {}
-        errors: dict[KeyOrText, KvtwistError] = {}
+        """One box per node, for all keys that it owns; then, alone, what has to be sent again."""
+        if self._table is None:
+            with suppress(KvtwistError):
+                await self._learn(ATTEMPT_SECONDS)
         in_flight = DeferredSemaphore(MANY_IN_FLIGHT)
+        deadline = self._reactor.seconds() + self._timeout_seconds
 
-        async def one(key: KeyOrText, call: Callable[[], Coroutine[Any, Any, _Result]]) -> None:
+        async def box(link: Link, keys: list[KeyOrText]) -> None:
+            wanted = many.arguments(keys)
             try:
-                results[key] = await call()
+                answer = await self._attempt(link, many.command, wanted, deadline)
             except KvtwistError as error:
-                errors[key] = error
+                many.failed(keys, error)
+            else:
+                many.answered(keys, answer)
 
-        running = [in_flight.run(one, key, call) for key, call in calls.items()]
-        await gatherResults(running, consumeErrors=True)
-        if errors:
-            key, error = next(iter(errors.items()))
-            raise ManyFailed(
-                f"{len(errors)} of {len(calls)} keys failed, the first {key!r}: {error}",
-                results=results,
-                errors=errors,
-            )
-        return {key: results[key] for key in calls}
+        async def one(key: KeyOrText) -> None:
+            try:
+                many.results[key] = await alone(*many.wanted(key))
+            except KvtwistError as error:
+                many.errors[key] = error
+
+        boxes = many.boxes(self._owner_link)
+        await gatherResults([in_flight.run(box, *each) for each in boxes], consumeErrors=True)
+        await gatherResults([in_flight.run(one, key) for key in many.left()], consumeErrors=True)
+        return many.outcome()
 
     # -- routing ------------------------------------------------------------------------------
 
-    async def _request(self, command: type[amp.Command], arguments: Arguments) -> Arguments:
-        """Send one request, again if need and nature allow, until its time is up."""
+    def _request(
+        self,
+        command: type[amp.Command],
+        arguments: Arguments,
+        finish: Callable[[Arguments], _Result],
+    ) -> Deferred[_Result]:
+        """Send one request, again if need and nature allow, until its time is up.
+
+        The first attempt, to an owner that is connected, is made without the coroutine that the
+        others run in: this is the path of nearly all requests, and their cost.
+        """
         deadline = self._reactor.seconds() + self._timeout_seconds
-        trouble = NotDone("not tried")
-        while (left_seconds := deadline - self._reactor.seconds()) > 0:
+        link = self._owner_link(arguments["key"])
+        if link is None:
+            return Deferred.fromCoroutine(self._attempts(command, arguments, finish, deadline))
+        answer = self._attempt(link, command, arguments, deadline)
+        return answer.addCallbacks(
+            finish, self._failed_once, errbackArgs=(command, arguments, finish, deadline)
+        )
+
+    def _failed_once(
+        self,
+        failure: Failure,
+        command: type[amp.Command],
+        arguments: Arguments,
+        finish: Callable[[Arguments], _Result],
+        deadline: float,
+    ) -> Deferred[_Result]:
+        error = failure.value
+        if not isinstance(error, KvtwistError):
+            failure.raiseException()
+        trouble = self._weighed(command, error)
+        rest = self._attempts(command, arguments, finish, deadline, trouble)
+        return Deferred.fromCoroutine(rest)
+
+    async def _attempts(
+        self,
+        command: type[amp.Command],
+        arguments: Arguments,
+        finish: Callable[[Arguments], _Result],
+        deadline: float,
+        trouble: KvtwistError | None = None,
+    ) -> _Result:
+        """The attempts after *trouble*; all of them, if there was none yet."""
+        while True:
+            if trouble is not None:
+                await self._pause()
+            left_seconds = deadline - self._reactor.seconds()
+            if left_seconds <= 0:
+                raise self._in_time(trouble)
             try:
                 link = await self._link_for(arguments["key"], min(left_seconds, ATTEMPT_SECONDS))
-                return await self._attempt(link, command, arguments, deadline)
-            except Refused:
+                return finish(await self._attempt(link, command, arguments, deadline))
+            except VersionMismatch:
                 raise
-            except NotOwner as error:
-                trouble = error
-                self._forget_table()
-            except NotDone as error:
-                trouble = error
-            except OutcomeUnknown as error:
-                if command in commands.WRITES:
-                    raise
-                trouble = NotDone(str(error))
-            await self._pause()
+            except KvtwistError as error:
+                trouble = self._weighed(command, error)
+
+    def _weighed(self, command: type[amp.Command], error: KvtwistError) -> KvtwistError:
+        """*error*, if the request may be sent again after it; else it is raised."""
+        if not may_be_sent_again(command, error):
+            raise error
+        if isinstance(error, NotOwner):
+            self._forget_table()
+        return error
+
+    def _in_time(self, trouble: KvtwistError | None) -> Unavailable:
+        """The error when time is up."""
         if isinstance(trouble, Unavailable) and not isinstance(trouble, NotSent):
-            raise trouble
-        raise Unavailable(
-            f"no answer within {self._timeout_seconds:g} s: {trouble}",
+            return trouble
+        return Unavailable(
+            f"no answer within {self._timeout_seconds:g} s: {trouble or 'not tried'}",
             waiting_for=getattr(trouble, "waiting_for", ()),
         )
 
-    async def _attempt(
+    def _attempt(
         self, link: Link, command: type[amp.Command], arguments: Arguments, deadline: float
-    ) -> Arguments:
+    ) -> Deferred[Arguments]:
         """One try. The node is given little time; a write is waited for as long as there is any,
         since it will not be sent again."""
-        left_seconds = max(deadline - self._reactor.seconds(), 0.0)
+        left_seconds = deadline - self._reactor.seconds()
         node_seconds = min(left_seconds, ATTEMPT_SECONDS)
         wait_seconds = left_seconds if command in commands.WRITES else node_seconds
-        timed = arguments | {"timeout_ms": max(1, int(node_seconds * 1000))}
-        return await link.call(command, timed, wait_seconds + GRACE_SECONDS)
+        arguments["timeout_ms"] = max(1, int(node_seconds * 1000))
+        return link.call(command, arguments, wait_seconds + GRACE_SECONDS)
+
+    def _owner_link(self, key: bytes) -> Link | None:
+        """The link to the owner of *key*, if it is connected."""
+        table = self._table
+        if table is None:
+            return None
+        link = self._links.known(table.owner_address(key))
+        return None if link is None or link.connection is None else link
 
     async def _link_for(self, key: bytes, seconds: float) -> Link:
         """The owner's link if it is up, or may soon be; else any that is."""
@@ -288,6 +330,23 @@ def _record(answer: Arguments) -> Record | None:
     if answer["value"] is None:
         return None
     return Record(answer["value"], answer["version"])
+
+
+def _version(answer: Arguments) -> int:
+    version: int = answer["version"]
+    return version
+
+
+def _deleted(wanted: int | None, answer: Arguments) -> bool:
+    if not answer["done"] and answer["version"]:
+        raise _mismatch(wanted, answer)
+    return bool(answer["done"])
+
+
+def _swapped(wanted: int, answer: Arguments) -> int:
+    if not answer["done"]:
+        raise _mismatch(wanted, answer)
+    return _version(answer)
 
 
 def _mismatch(wanted: int | None, answer: Arguments) -> VersionMismatch:

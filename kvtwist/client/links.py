@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from kvtwist.core.address import Address
 from kvtwist.errors import NotSent
 from kvtwist.wire.connection import Connection
+from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.greeting import Greeting
 from kvtwist.wire.link import Link
 
@@ -30,6 +31,7 @@ class Links:
         self._reactor = reactor
         self._cluster_id = cluster_id
         self._chance = chance
+        self._deadlines = Deadlines(reactor)
         self._other_cluster: Callable[[], None] = lambda: None
         self._stopped = False
         self._links: dict[Address, Link] = {}
@@ -50,11 +52,15 @@ class Links:
             return link
         if self._stopped:
             raise NotSent("the client is closed")
-        link = Link(self._reactor, address, self._introduce, self._chance)
+        link = Link(self._reactor, address, self._introduce, self._chance, self._deadlines)
         self._links[address] = link
         link.on_change(self._changed)
         link.start()
         return link
+
+    def known(self, address: Address) -> Link | None:
+        """The link to *address*, if there is one."""
+        return self._links.get(address)
 
     async def any(self, seconds: float) -> Link:
         """A link that is up; the first that comes up, if there is none.

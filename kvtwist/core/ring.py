@@ -78,7 +78,9 @@ class Ring:
 
     __slots__ = ("_names", "_positions", "members")
 
-    def __init__(self, names: Iterable[str], tokens_per_member: int = TOKENS_PER_MEMBER_DEFAULT) -> None:
+    def __init__(
+        self, names: Iterable[str], tokens_per_member: int = TOKENS_PER_MEMBER_DEFAULT
+    ) -> None:
         self.members = _distinct(names)
         if tokens_per_member < 1:
             raise ValueError(f"a member has at least one token, not {tokens_per_member}")

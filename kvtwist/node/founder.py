@@ -52,7 +52,7 @@ class Founder:
         self._said: tuple[str, ...] = ()
         self._asking: set[Address] = set()
         self._loops = (self._loop(self._ask_all), self._loop(self._say))
-        for link in peers.links():
+        for link in peers.control():
             link.on_change(self._changed)
 
     def start(self) -> None:
@@ -75,7 +75,7 @@ class Founder:
         return loop
 
     def _ask_all(self) -> None:
-        for link in self._peers.links():
+        for link in self._peers.control():
             self._ask(link)
 
     def _changed(self, link: Link) -> None:

@@ -1,4 +1,4 @@
-"""The connections to the other nodes: one kept-up link to each."""
+"""The connections to the other nodes: two kept-up links to each."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 
 from kvtwist.core.address import Address
-from kvtwist.wire.boxes import BoxLimits
+from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.greeting import Greeting
+from kvtwist.wire.limits import ConnectionLimits
 from kvtwist.wire.link import Link
 
 
 class Peers:
-    """A link to each of *addresses*."""
+    """Two links to each of *addresses*.
+
+    *Control* carries what must never wait: the founding, signs of life. *Bulk* carries forwarded
+    requests, which may be large.
+    """
 
     def __init__(
         self,
@@ -22,36 +27,45 @@ class Peers:
         addresses: Iterable[Address],
         introduce: Callable[[], Greeting],
         chance: Callable[[], float],
-        limits: BoxLimits,
+        deadlines: Deadlines,
+        limits: ConnectionLimits,
     ) -> None:
-        self._links = {
-            address: Link(reactor, address, introduce, chance, limits=limits)
-            for address in addresses
-        }
+        def links() -> dict[Address, Link]:
+            return {
+                address: Link(reactor, address, introduce, chance, deadlines, limits=limits)
+                for address in self._addresses
+            }
 
-    def link(self, address: Address) -> Link:
-        """The link to *address*.
+        self._addresses = tuple(addresses)
+        self._control = links()
+        self._bulk = links()
+
+    def bulk(self, address: Address) -> Link:
+        """The link to *address* for forwarded requests.
 
         :raises KeyError: when nobody is known there.
         """
-        return self._links[address]
+        return self._bulk[address]
 
-    def links(self) -> tuple[Link, ...]:
-        """All of them."""
-        return tuple(self._links.values())
+    def control(self) -> tuple[Link, ...]:
+        """The links for what must not wait, one to each peer."""
+        return tuple(self._control.values())
 
     def unreachable(self) -> list[str]:
         """The peers without a connection, for people: address and reason."""
         return [
-            f"{link.address} ({link.trouble})" for link in self.links() if link.connection is None
+            f"{link.address} ({link.trouble})" for link in self.control() if link.connection is None
         ]
 
     def start(self) -> None:
         """Begin to dial everybody."""
-        for link in self.links():
+        for link in self._all():
             link.start()
 
     def stop(self) -> Deferred[None]:
         """Hang up; fires when all connections are closed."""
-        stopping = DeferredList([link.stop() for link in self.links()], consumeErrors=True)
+        stopping = DeferredList([link.stop() for link in self._all()], consumeErrors=True)
         return stopping.addCallback(lambda _: None)
+
+    def _all(self) -> tuple[Link, ...]:
+        return (*self._control.values(), *self._bulk.values())

@@ -11,42 +11,31 @@ forwarded request is never passed on again. What is sent again, and when:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.protocols import amp
 
-from kvtwist.core.topology import Member
+from kvtwist.core.topology import Member, Topology
 from kvtwist.errors import (
     NotOwner,
     NotSent,
     OutcomeUnknown,
+    Overloaded,
     Refused,
     TooLarge,
     Unavailable,
 )
 from kvtwist.node.cluster import Cluster
+from kvtwist.node.limits import Limits
 from kvtwist.node.peers import Peers
 from kvtwist.node.store import OPERATIONS, Store
 from kvtwist.wire.commands import REQUEST_TIMEOUT_MS, WRITES
-from kvtwist.wire.connection import Arguments, Connection, Responder, Responders
+from kvtwist.wire.connection import Arguments, Connection, Responder
 
 REQUEST_TIMEOUT_MS_MAX = 60_000
 RETRY_DELAY_SECONDS = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a node takes in; over it a request is answered with `TooLarge`.
-
-    :ivar key_bytes_max: the longest key.
-    :ivar value_bytes_max: the longest value.
-    """
-
-    key_bytes_max: int = 4 << 10
-    value_bytes_max: int = 16 << 20
 
 
 class Router:
@@ -74,14 +63,17 @@ class Router:
         self._elapsed_seconds = elapsed_seconds
         self._chance = chance
         self._stopping = False
+        self._topology: Topology | None = None
+        self._mine: list[bool] = []
 
-    def responders(self) -> Responders:
+    def responders(self) -> dict[type[amp.Command], Responder]:
         """A responder for each command on data."""
         return {command: self._responder(command) for command in OPERATIONS}
 
     def stop(self) -> None:
         """Take no new requests."""
         self._stopping = True
+        self._topology = None
 
     def route(
         self, command: type[amp.Command], arguments: Arguments
@@ -92,22 +84,46 @@ class Router:
         :raises Unavailable: when there is no cluster (yet, or any more).
         :raises NotOwner: when it was forwarded here by mistake.
         """
-        self._check(arguments)
-        if self._stopping:
-            name = self._cluster.me.name
-            raise Unavailable(f"{name} is stopping: ask another node", waiting_for=[name])
-        topology = self._cluster.founded()
-        partition = topology.partition_of(arguments["key"])
-        owner = topology.owner(partition)
-        if owner.name == self._cluster.me.name:
+        partition, owner = self.locate(arguments)
+        if owner is None:
             return self._store.apply(partition, command, arguments)
+        return Deferred.fromCoroutine(self.forward(command, arguments, owner))
+
+    def locate(self, arguments: Arguments) -> tuple[int, Member | None]:
+        """The partition of ``arguments["key"]``, and its owner; ``None`` for this node.
+
+        :raises NotDone: as `route` does.
+        """
+        self._check(arguments)
+        topology = self._topology or self._look()
+        partition = topology.partition_of(arguments["key"])
+        if self._mine[partition]:
+            return partition, None
+        owner = topology.owner(partition)
         if arguments["forwarded"]:
             raise NotOwner(
                 f"{self._cluster.me.name} does not own partition {partition}: {owner.name} does",
                 owner=owner.name,
                 epoch=topology.epoch,
             )
-        return Deferred.fromCoroutine(self._forward(command, arguments, owner))
+        return partition, owner
+
+    def apply(self, partition: int, command: type[amp.Command], arguments: Arguments) -> Arguments:
+        """Carry out a request that was located here."""
+        return self._store.apply(partition, command, arguments)
+
+    def _look(self) -> Topology:
+        """The topology, remembered with what this node owns in it: each request needs both.
+
+        :raises Unavailable: when there is none, or this node is stopping.
+        """
+        name = self._cluster.me.name
+        if self._stopping:
+            raise Unavailable(f"{name} is stopping: ask another node", waiting_for=[name])
+        topology = self._cluster.founded()
+        self._mine = [row[0] == name for row in topology.placement.replicas]
+        self._topology = topology
+        return topology
 
     def _responder(self, command: type[amp.Command]) -> Responder:
         def respond(_: Connection, arguments: Arguments) -> Arguments | Deferred[Arguments]:
@@ -118,16 +134,24 @@ class Router:
     def _check(self, arguments: Arguments) -> None:
         if arguments["keyspace"]:
             raise Refused(f"there is no keyspace {arguments['keyspace']}: use 0, or leave it out")
-        _check_size("key", arguments["key"], self._limits.key_bytes_max)
-        _check_size("value", arguments.get("value", b""), self._limits.value_bytes_max)
+        if len(arguments["key"]) > self._limits.key_bytes_max:
+            raise _too_large("key", arguments["key"], self._limits.key_bytes_max)
+        value = arguments.get("value")
+        if value is not None and len(value) > self._limits.value_bytes_max:
+            raise _too_large("value", value, self._limits.value_bytes_max)
 
-    async def _forward(
+    async def forward(
         self, command: type[amp.Command], arguments: Arguments, owner: Member
     ) -> Arguments:
+        """Have *owner* carry it out.
+
+        :raises Unavailable: when it is definitely not done.
+        :raises OutcomeUnknown: when it writes, and nobody can say.
+        """
         timeout_ms = arguments["timeout_ms"] or REQUEST_TIMEOUT_MS
         seconds = min(timeout_ms, REQUEST_TIMEOUT_MS_MAX) / 1000
         deadline = self._elapsed_seconds() + seconds
-        link = self._peers.link(owner.address)
+        link = self._peers.bulk(owner.address)
         trouble = ""
         while (left_seconds := deadline - self._elapsed_seconds()) > 0:
             passed_on = arguments | {"forwarded": True, "timeout_ms": int(left_seconds * 1000)}
@@ -136,7 +160,7 @@ class Router:
             except NotSent:
                 trouble = link.trouble
                 await self._reconnected(owner, left_seconds)
-            except Unavailable as error:
+            except (Unavailable, Overloaded) as error:
                 trouble = str(error)
                 await self._pause()
             except OutcomeUnknown as error:
@@ -147,7 +171,7 @@ class Router:
         raise _unavailable(owner, trouble)
 
     async def _reconnected(self, owner: Member, left_seconds: float) -> None:
-        link = self._peers.link(owner.address)
+        link = self._peers.bulk(owner.address)
         try:
             await link.when_connected(left_seconds)
         except NotSent as error:
@@ -171,12 +195,10 @@ def _unknown(owner: Member, error: OutcomeUnknown) -> OutcomeUnknown:
     )
 
 
-def _check_size(what: str, data: bytes | None, limit: int) -> None:
-    size = len(data or b"")
-    if size > limit:
-        raise TooLarge(
-            f"the {what} has {size:,} bytes; the limit here is {what}_bytes_max={limit:,}",
-            setting=f"{what}_bytes_max",
-            limit=limit,
-            actual=size,
-        )
+def _too_large(what: str, data: bytes, limit: int) -> TooLarge:
+    return TooLarge(
+        f"the {what} has {len(data):,} bytes; the limit here is {what}_bytes_max={limit:,}",
+        setting=f"{what}_bytes_max",
+        limit=limit,
+        actual=len(data),
+    )

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
-from twisted.internet.task import deferLater
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kvtwist import __version__
 from kvtwist.errors import ConfigurationError, HelloRefused
+from kvtwist.node.batches import Batches
 from kvtwist.node.cluster import Cluster
 from kvtwist.node.founder import Hopeless
+from kvtwist.node.limits import Limits
 from kvtwist.node.peers import Peers
 from kvtwist.node.router import Router
 from kvtwist.node.store import Store
 from kvtwist.wire import commands
-from kvtwist.wire.boxes import BoxLimits
-from kvtwist.wire.connection import Arguments, Connection, Responders
+from kvtwist.wire.connection import Arguments, Connection, responders
+from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.greeting import Greeting, is_the_intruder, objection, same_name_elsewhere
+from kvtwist.wire.seldom import Seldom
 from kvtwist.wire.values import write_member, write_topology, write_view
 
 DRAIN_SECONDS_MAX = 2.0
+SWEEP_SECONDS = 5.0
 _DRAIN_LOOK_SECONDS = 0.02
 _REFUSALS_REMEMBERED = 100
 
@@ -45,7 +50,8 @@ class Server(Factory):
         store: Store,
         peers: Peers,
         router: Router,
-        limits: BoxLimits,
+        deadlines: Deadlines,
+        limits: Limits,
         hopeless: Hopeless,
     ) -> None:
         self._reactor = reactor
@@ -54,26 +60,66 @@ class Server(Factory):
         self._peers = peers
         self._limits = limits
         self._hopeless = hopeless
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, str] = {}
+        self._per_host: Counter[str] = Counter()
+        self._seldom = Seldom(_log, deadlines.seconds)
+        self._sweeping = LoopingCall(self._sweep)
+        self._sweeping.clock = reactor
         self._refusals: set[str] = set()
-        self._responders: Responders = {
-            commands.Hello: self._hello,
-            commands.Ping: lambda _, __: {},
-            commands.Found: lambda _, __: write_view(cluster.view()),
-            commands.DescribeTopology: lambda _, __: write_topology(cluster.founded()),
-            commands.Status: lambda _, __: self._status(),
-            **router.responders(),
-        }
+        self._deadlines = deadlines
+        self._responders = responders(
+            {
+                commands.Hello: self._hello,
+                commands.Ping: lambda _, __: {},
+                commands.Found: lambda _, __: write_view(cluster.view()),
+                commands.DescribeTopology: lambda _, __: write_topology(cluster.founded()),
+                commands.Status: lambda _, __: self._status(),
+                **router.responders(),
+                **Batches(router).responders(),
+            }
+        )
 
-    def buildProtocol(self, addr: object) -> Connection:
-        """One connection, known until it is lost."""
-        connection = Connection(self._reactor, self._responders, self._limits)
-        connection.when_made(self._connections.add)
-        connection.when_lost(lambda _: self._connections.discard(connection))
+    def buildProtocol(self, addr: object) -> Connection | None:
+        """One connection, known until it is lost; none, if there are too many."""
+        host = str(getattr(addr, "host", ""))
+        if (why := self._too_many(host)) is not None:
+            self._seldom.warn(f"{host}: connection refused: {why}")
+            return None
+        connection = Connection(
+            self._deadlines, self._responders, self._limits.of_connection(), self._seldom
+        )
+        self._connections[connection] = host
+        self._per_host[host] += 1
+        connection.when_lost(lambda _: self._gone(connection))
         return connection
+
+    def _too_many(self, host: str) -> str | None:
+        limits = self._limits
+        if len(self._connections) >= limits.connections_max:
+            return f"over connections_max={limits.connections_max}"
+        if self._per_host[host] >= limits.connections_per_address_max:
+            return f"over connections_per_address_max={limits.connections_per_address_max}"
+        return None
+
+    def _gone(self, connection: Connection) -> None:
+        host = self._connections.pop(connection, None)
+        if host is not None:
+            self._per_host[host] -= 1
+            if not self._per_host[host]:
+                del self._per_host[host]
+
+    def start(self) -> None:
+        """Begin to look for connections that do nothing."""
+        self._sweeping.start(SWEEP_SECONDS, now=False)
+
+    def _sweep(self) -> None:
+        for connection in list(self._connections):
+            connection.sweep(SWEEP_SECONDS)
 
     async def drain(self) -> None:
         """Close every connection, once what is being worked on has been answered; not for long."""
+        if self._sweeping.running:
+            self._sweeping.stop()
         for _ in range(int(DRAIN_SECONDS_MAX / _DRAIN_LOOK_SECONDS)):
             if not any(connection.unanswered for connection in self._connections):
                 break
@@ -129,7 +175,7 @@ class Server(Factory):
             "uptime_ms": self._cluster.uptime_ms,
             "cluster_id": topology.cluster_id if topology else "",
             "epoch": topology.epoch if topology else 0,
-            "keys": self._store.keys,
+            "key_count": self._store.key_count,
             "owned": topology.placement.owned(me.name) if topology else 0,
             "waiting_for": list(self._cluster.waiting_for()),
             "unreachable": self._peers.unreachable(),

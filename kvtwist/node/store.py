@@ -22,7 +22,7 @@ class Store:
         self._partitions: dict[int, Partition] = {}
 
     @property
-    def keys(self) -> int:
+    def key_count(self) -> int:
         """How many keys there are."""
         return sum(map(len, self._partitions.values()))
 

@@ -17,6 +17,8 @@ from kvtwist.wire.boxes import VALUE_BYTES_MAX
 NATURAL_MAX = (1 << 63) - 1
 _NATURAL_DIGITS_MAX = 19
 
+_MISSING = b"\xff\xff\xff\xff"
+
 Row = tuple[int, ...]
 
 
@@ -60,7 +62,7 @@ class Blob(amp.Argument):
         data = self.to_bytes(value)
         strings[name] = data[:VALUE_BYTES_MAX]
         for number, at in enumerate(range(VALUE_BYTES_MAX, len(data), VALUE_BYTES_MAX), start=2):
-            strings[_piece_name(name, number)] = data[at : at + VALUE_BYTES_MAX]
+            strings[piece_name(name, number)] = data[at : at + VALUE_BYTES_MAX]
 
     def fromBox(
         self, name: bytes, strings: Mapping[bytes, bytes], objects: MutableMapping[str, Any], _: Any
@@ -72,7 +74,7 @@ class Blob(amp.Argument):
                 raise ValueError(f"{name.decode()} is missing")
             objects[name.decode()] = None
             return
-        objects[name.decode()] = self.from_bytes(_joined(name, first, strings))
+        objects[name.decode()] = self.from_bytes(joined(name, first, strings))
 
     def to_bytes(self, value: Any) -> bytes:
         """The value as bytes; subclasses encode here."""
@@ -85,16 +87,18 @@ class Blob(amp.Argument):
         return data
 
 
-def _joined(name: bytes, first: bytes, strings: Mapping[bytes, bytes]) -> bytes:
+def joined(name: bytes, first: bytes, strings: Mapping[bytes, bytes]) -> bytes:
+    """The whole value whose first piece is *first*."""
     if len(first) < VALUE_BYTES_MAX:
         return first
     pieces = [first]
-    while (piece := strings.get(_piece_name(name, len(pieces) + 1))) is not None:
+    while (piece := strings.get(piece_name(name, len(pieces) + 1))) is not None:
         pieces.append(piece)
     return b"".join(pieces)
 
 
-def _piece_name(name: bytes, number: int) -> bytes:
+def piece_name(name: bytes, number: int) -> bytes:
+    """The key of a piece; the first is 1, and stands under the name itself."""
     return b"%s.%d" % (name, number)
 
 
@@ -122,3 +126,51 @@ class Rows(Blob):
         if width == 0 or len(numbers) % width:
             raise ValueError("the table's rows are not whole")
         return tuple(tuple(numbers[at : at + width]) for at in range(0, len(numbers), width))
+
+
+class Numbers(Blob):
+    """A list of whole numbers from 0 to 2^63 - 1, each in eight bytes, big-endian."""
+
+    def to_bytes(self, value: Sequence[int]) -> bytes:
+        """Pack them."""
+        return struct.pack(f">{len(value)}Q", *value)
+
+    def from_bytes(self, data: bytes) -> tuple[int, ...]:
+        """Unpack them."""
+        if len(data) % 8:
+            raise ValueError("the list of numbers is cut off")
+        numbers = struct.unpack(f">{len(data) // 8}Q", data)
+        if any(number > NATURAL_MAX for number in numbers):
+            raise ValueError("not a whole number from 0 to 2^63 - 1")
+        return numbers
+
+
+class Blobs(Blob):
+    """A list of bytes of any length, some of which may be missing (``None``).
+
+    On the wire: before each its length in four bytes, big-endian; 2^32 - 1 for a missing one.
+    """
+
+    def to_bytes(self, value: Sequence[bytes | None]) -> bytes:
+        """Pack them."""
+        pieces: list[bytes] = []
+        for blob in value:
+            pieces += (_MISSING,) if blob is None else (len(blob).to_bytes(4, "big"), blob)
+        return b"".join(pieces)
+
+    def from_bytes(self, data: bytes) -> list[bytes | None]:
+        """Unpack them."""
+        blobs: list[bytes | None] = []
+        at, end = 0, len(data)
+        while at < end:
+            head = data[at : at + 4]
+            at += 4
+            if head == _MISSING:
+                blobs.append(None)
+                continue
+            blob_end = at + int.from_bytes(head, "big")
+            if len(head) < 4 or blob_end > end:
+                raise ValueError("the list of bytes is cut off")
+            blobs.append(data[at:blob_end])
+            at = blob_end
+        return blobs

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 KEY_BYTES_MAX = 255
 VALUE_BYTES_MAX = 65535
@@ -31,18 +32,15 @@ ERROR_DESCRIPTION = b"_error_description"
 _ENVELOPE = frozenset((ASK, COMMAND, ANSWER, ERROR, ERROR_CODE))
 _ENVELOPE_VALUE_BYTES_MAX = 255
 
+Box: TypeAlias = dict[bytes, bytes]
+"""One AMP box. A key that stands twice has its last value, as in stock AMP."""
+
 
 class FramingError(Exception):
     """The stream is not AMP; nothing after this point can be understood."""
 
 
-class Box(dict[bytes, bytes]):
-    """One AMP box. A key that stands twice has its last value, as in stock AMP."""
-
-    __slots__ = ()
-
-
-class OversizedBox(Box):
+class OversizedBox(dict[bytes, bytes]):
     """What is left of a box that went over a limit: its envelope (command, tag), and the limit."""
 
     __slots__ = ("actual", "limit", "setting")
@@ -79,75 +77,101 @@ class BoxLimits:
 class BoxReader:
     """Cuts a stream into boxes.
 
+    :ivar boxes: how many boxes have been completed in all.
+
     **Invariant:** between two calls of `feed` at most one box is incomplete, and at most one of its
     pairs is held as undecoded bytes.
     """
 
+    __slots__ = ("_box", "_box_bytes", "_limits", "_over", "_pairs", "_rest", "boxes")
+
     def __init__(self, limits: BoxLimits) -> None:
         self._limits = limits
         self._rest = b""
-        self._start_box()
+        self._box: Box = {}
+        self._pairs = 0
+        self._box_bytes = 0
+        self._over = False
+        self.boxes = 0
+
+    @property
+    def is_inside_box(self) -> bool:
+        """Whether a box has begun and not ended."""
+        return bool(self._pairs or self._rest)
 
     def feed(self, data: bytes) -> list[Box]:
         """Take the next chunk; return the boxes that it completed.
 
         :raises FramingError: when a key is longer than AMP allows: this is no AMP stream.
         """
+        if self._over:
+            raise FramingError("the stream is over: it was no AMP before")
         stream = self._rest + data if self._rest else data
         end = len(stream)
         boxes: list[Box] = []
-        at = 0
+        box, at = self._box, 0
         while at + 2 <= end:
-            key_bytes = (stream[at] << 8) | stream[at + 1]
-            if key_bytes == 0:
-                at += 2
-                boxes.append(self._box)
-                self._start_box()
-                continue
-            if key_bytes > KEY_BYTES_MAX:
+            key_bytes = stream[at + 1]
+            if stream[at]:
+                self._over = True
                 raise FramingError(
-                    f"a key of {key_bytes} bytes (AMP allows {KEY_BYTES_MAX}): is this AMP at all?"
+                    f"a key of {stream[at] << 8 | key_bytes} bytes (AMP allows {KEY_BYTES_MAX}): "
+                    "is this AMP at all?"
                 )
-            value_at = at + 2 + key_bytes + 2
+            key_at = at + 2
+            if key_bytes == 0:
+                boxes.append(box)
+                self._pairs = self._box_bytes = 0
+                box = self._box = {}
+                at = key_at
+                continue
+            key_end = key_at + key_bytes
+            value_at = key_end + 2
             if value_at > end:
                 break
-            pair_end = value_at + ((stream[value_at - 2] << 8) | stream[value_at - 1])
+            pair_end = value_at + (stream[key_end] << 8 | stream[key_end + 1])
             if pair_end > end:
                 break
-            self._add(stream[at + 2 : value_at - 2], stream[value_at:pair_end], pair_end - at)
+            self._pairs += 1
+            self._box_bytes += pair_end - at
+            box[stream[key_at:key_end]] = stream[value_at:pair_end]
+            if self._pairs > self._limits.box_pairs_max or (
+                self._box_bytes > self._limits.box_bytes_max
+            ):
+                box = self._box = self._envelope_of(box)
             at = pair_end
+        self.boxes += len(boxes)
         self._rest = stream[at:]
         return boxes
 
-    def _start_box(self) -> None:
-        self._box = Box()
-        self._pairs = 0
-        self._bytes = 0
-
-    def _add(self, key: bytes, value: bytes, size_bytes: int) -> None:
-        self._pairs += 1
-        self._bytes += size_bytes
-        box = self._box
+    def _envelope_of(self, box: Box) -> OversizedBox:
+        """What is kept of a box that is too large; called for each pair that it still gets."""
         if isinstance(box, OversizedBox):
-            if _is_envelope(key, value):
-                box[key] = value
-            return
-        if self._bytes > self._limits.box_bytes_max:
-            self._go_over("box_bytes_max", self._limits.box_bytes_max, self._bytes, key, value)
-        elif self._pairs > self._limits.box_pairs_max:
-            self._go_over("box_pairs_max", self._limits.box_pairs_max, self._pairs, key, value)
+            over = box
+        elif self._box_bytes > self._limits.box_bytes_max:
+            over = OversizedBox("box_bytes_max", self._limits.box_bytes_max, self._box_bytes)
         else:
-            box[key] = value
-
-    def _go_over(self, setting: str, limit: int, actual: int, key: bytes, value: bytes) -> None:
-        over = OversizedBox(setting, limit, actual)
-        pairs = [*self._box.items(), (key, value)]
-        over.update(pair for pair in pairs if _is_envelope(*pair))
-        self._box = over
+            over = OversizedBox("box_pairs_max", self._limits.box_pairs_max, self._pairs)
+        kept = {key: value for key, value in box.items() if _is_envelope(key, value)}
+        over.clear()
+        over.update(kept)
+        return over
 
 
 def _is_envelope(key: bytes, value: bytes) -> bool:
     return key in _ENVELOPE and len(value) <= _ENVELOPE_VALUE_BYTES_MAX
+
+
+def pair(key: bytes, value: bytes) -> bytes:
+    """The bytes of one pair.
+
+    :raises ValueError: when key or value does not fit AMP's lengths.
+    """
+    if not 1 <= len(key) <= KEY_BYTES_MAX:
+        raise ValueError(f"an AMP key has 1 to {KEY_BYTES_MAX} bytes, not {len(key)}")
+    if len(value) > VALUE_BYTES_MAX:
+        raise ValueError(f"an AMP value has at most {VALUE_BYTES_MAX} bytes, not {len(value)}")
+    return b"%b%b%b%b" % (len(key).to_bytes(2, "big"), key, len(value).to_bytes(2, "big"), value)
 
 
 def write_box(box: Mapping[bytes, bytes]) -> bytes:
@@ -157,12 +181,4 @@ def write_box(box: Mapping[bytes, bytes]) -> bytes:
     """
     if not box:
         raise ValueError("an empty box says nothing: AMP forbids it")
-    pieces: list[bytes] = []
-    for key, value in box.items():
-        if not 1 <= len(key) <= KEY_BYTES_MAX:
-            raise ValueError(f"an AMP key has 1 to {KEY_BYTES_MAX} bytes, not {len(key)}")
-        if len(value) > VALUE_BYTES_MAX:
-            raise ValueError(f"an AMP value has at most {VALUE_BYTES_MAX} bytes, not {len(value)}")
-        pieces += (len(key).to_bytes(2, "big"), key, len(value).to_bytes(2, "big"), value)
-    pieces.append(b"\0\0")
-    return b"".join(pieces)
+    return b"".join([*(pair(key, value) for key, value in box.items()), b"\0\0"])

@@ -32,13 +32,16 @@ from kvtwist.errors import (
     NodeFault,
     NotOwner,
     OutcomeUnknown,
+    Overloaded,
     Refused,
     TooLarge,
     Unavailable,
 )
-from kvtwist.wire.arguments import Blob, Natural, Rows
+from kvtwist.wire.arguments import Blob, Blobs, Natural, Numbers, Rows
 
 PROTOCOL_VERSION = 1
+ANSWER_BYTES_MAX = 1 << 20
+"""How many bytes of values an answer to `GetMany` may have; the first value may be longer."""
 REQUEST_TIMEOUT_MS = 5000
 """How long a request may take when it does not say."""
 
@@ -71,7 +74,7 @@ def _errors(*classes: type[Any]) -> _Errors:
     return {cls: cls.code.encode() for cls in classes}
 
 
-_ANY_ERRORS = _errors(MalformedRequest, TooLarge, Refused, NodeFault)
+_ANY_ERRORS = _errors(MalformedRequest, TooLarge, Refused, Overloaded, NodeFault)
 _DATA_ERRORS = _ANY_ERRORS | _errors(Unavailable, NotOwner, OutcomeUnknown)
 
 
@@ -155,9 +158,9 @@ class Status(amp.Command):
     """Ask a node how it is.
 
     ``software`` is its kvtwist version. ``cluster_id`` is empty and ``epoch`` 0 until it belongs to
-    a cluster; ``waiting_for`` says whom it waits for till then. ``keys`` and ``owned`` count the
-    keys that it holds and the partitions that it owns. ``unreachable`` lists the peers that it has
-    no connection to, with the reason.
+    a cluster; ``waiting_for`` says whom it waits for till then. ``key_count`` and ``owned`` count
+    the keys that it holds and the partitions that it owns. ``unreachable`` lists the peers that it
+    has no connection to, with the reason.
     """
 
     arguments: ClassVar[_Pairs] = [*_COMMON]
@@ -167,7 +170,7 @@ class Status(amp.Command):
         (b"uptime_ms", Natural()),
         (b"cluster_id", amp.Unicode()),
         (b"epoch", Natural()),
-        (b"keys", Natural()),
+        (b"key_count", Natural()),
         (b"owned", Natural()),
         (b"waiting_for", amp.ListOf(amp.Unicode())),
         (b"unreachable", amp.ListOf(amp.Unicode())),
@@ -235,6 +238,36 @@ class CompareAndSet(amp.Command):
     errors: ClassVar[_Errors] = _DATA_ERRORS
 
 
+class GetMany(amp.Command):
+    """Read many keys, each on its own: no snapshot.
+
+    The answer has as many ``versions``, ``values`` and ``errors`` as there are ``keys``, in their
+    order. ``values`` has nothing where there is no such key. ``errors`` has nothing where all went
+    well, else an AMP error's code, a zero byte, and its description. Keys whose values make an
+    answer too long (`ANSWER_BYTES_MAX`) have the error ``OVERLOADED``: ask for them again.
+    """
+
+    arguments: ClassVar[_Pairs] = [(b"keys", Blobs()), *_DATA]
+    response: ClassVar[_Pairs] = [
+        (b"versions", Numbers()),
+        (b"values", Blobs()),
+        (b"errors", Blobs()),
+    ]
+    errors: ClassVar[_Errors] = _DATA_ERRORS
+
+
+class PutMany(amp.Command):
+    """Write many keys, each on its own: not atomic.
+
+    There are as many ``values`` as ``keys``. The answer has as many ``versions`` and ``errors``, as
+    in `GetMany`; the version is 0 where there is an error.
+    """
+
+    arguments: ClassVar[_Pairs] = [(b"keys", Blobs()), (b"values", Blobs()), *_DATA]
+    response: ClassVar[_Pairs] = [(b"versions", Numbers()), (b"errors", Blobs())]
+    errors: ClassVar[_Errors] = _DATA_ERRORS
+
+
 COMMANDS: tuple[type[amp.Command], ...] = (
     Hello,
     Ping,
@@ -245,8 +278,10 @@ COMMANDS: tuple[type[amp.Command], ...] = (
     Put,
     Delete,
     CompareAndSet,
+    GetMany,
+    PutMany,
 )
 """All of them."""
 
-WRITES: frozenset[type[amp.Command]] = frozenset((Put, Delete, CompareAndSet))
+WRITES: frozenset[type[amp.Command]] = frozenset((Put, Delete, CompareAndSet, PutMany))
 """Those that change data: never sent twice once bytes have left."""

@@ -3,28 +3,35 @@
 This takes the place of ``twisted.protocols.amp.AMP``: the same bytes, without what that does to a
 server. An exception in a responder, a malformed argument and an unknown command are answered, and
 the connection with all that is in flight on it lives on; nobody is offered ``StartTLS``; each call
-has a time limit.
+has a time limit; and no peer can make it hold more than its `ConnectionLimits` allow.
 
 A call ends in exactly one of these ways:
 
 * its answer;
 * an error that the peer declared, rebuilt as the exception it was there;
 * `NotSent`: there was no connection, and nothing has left;
+* `Overloaded`: too much is in flight here already, and nothing has left;
 * `NoAnswer`: time was up, or the connection was lost, after it had left.
+
+**Flow control.** A connection with responders reads nothing while its answers are not taken: it is
+its transport's push producer. One without responders goes on reading whatever happens; so two ends
+never wait for each other. What it may send is bounded by what may be in flight.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from itertools import count
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.protocols import amp
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from kvtwist.errors import (
     KvtwistError,
@@ -33,6 +40,7 @@ from kvtwist.errors import (
     NodeFault,
     NotSent,
     OutcomeUnknown,
+    Overloaded,
     TooLarge,
     UnknownCommand,
 )
@@ -44,65 +52,99 @@ from kvtwist.wire.boxes import (
     ERROR_CODE,
     ERROR_DESCRIPTION,
     Box,
-    BoxLimits,
     BoxReader,
     FramingError,
     OversizedBox,
     write_box,
 )
+from kvtwist.wire.codec import Codec, Values, codec_of
+from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.failures import crosses_the_wire, read_failure, write_failure
 from kvtwist.wire.greeting import Greeting
+from kvtwist.wire.limits import DEFAULT_LIMITS, ConnectionLimits
+from kvtwist.wire.seldom import Seldom
 
-Arguments: TypeAlias = dict[str, Any]
+Arguments: TypeAlias = Values
 Responder: TypeAlias = Callable[["Connection", Arguments], "Arguments | Deferred[Arguments]"]
-Responders: TypeAlias = Mapping[type[amp.Command], Responder]
+Responders: TypeAlias = Mapping[bytes, tuple[Codec, Responder]]
 
-DEFAULT_LIMITS = BoxLimits.for_values_of(16 << 20)
+CORKED_BYTES_MAX = 1 << 16
+"""Answers are joined up to so many bytes; then they go to the transport, which says when it has
+enough."""
 
 _log = Logger(namespace="kvtwist.wire")
 
 
-class _Question:
+def responders(named: Mapping[type[amp.Command], Responder]) -> Responders:
+    """A table for `Connection`: what to do with each command that comes in.
+
+    A responder gets the connection and the command's arguments; it returns the answer, or a
+    Deferred of it, or raises.
+    """
+    return {
+        command.commandName: (codec_of(command), responder) for command, responder in named.items()
+    }
+
+
+class _Question(NamedTuple):
     """A call that waits for its answer."""
 
-    __slots__ = ("answer", "command", "timeout")
-
-    def __init__(
-        self, command: type[amp.Command], answer: Deferred[Arguments], timeout: IDelayedCall
-    ) -> None:
-        self.command = command
-        self.answer = answer
-        self.timeout = timeout
+    codec: Codec
+    answer: Deferred[Arguments]
+    deadline: float
+    timeout_seconds: float
+    size_bytes: int
 
 
+class _Swept(NamedTuple):
+    """What the last sweep saw.
+
+    ``inside_box`` is the number of the box that had begun, ``None`` between boxes.
+    """
+
+    read_bytes: int = 0
+    inside_box: int | None = None
+    idle_seconds: float = 0.0
+
+
+@implementer(IPushProducer)
 class Connection(Protocol):
     """The protocol.
 
-    :param reactor: for time limits.
-    :param responders: what to do with each command that comes in. A responder gets the connection
-        and the command's arguments; it returns the answer, or a Deferred of it, or raises.
-    :param limits: how large a box may be.
+    :param deadlines: ends the calls whose time is up.
+    :param table: made by `responders`; none for an end that only asks.
 
     :ivar greeting: what the peer said in its `Hello`, once it has.
     :ivar reads: how often bytes have come in; it stands still while the peer is silent.
     :ivar unanswered: requests of the peer's that are being worked on.
     """
 
+    transport: Any
+    """An `ITCPTransport`, once the connection is made."""
+
     def __init__(
         self,
-        reactor: IReactorTime,
-        responders: Responders | None = None,
-        limits: BoxLimits = DEFAULT_LIMITS,
+        deadlines: Deadlines,
+        table: Responders | None = None,
+        limits: ConnectionLimits = DEFAULT_LIMITS,
+        seldom: Seldom | None = None,
     ) -> None:
-        self._reactor = reactor
-        self._responders = {
-            command.commandName: (command, responder)
-            for command, responder in (responders or {}).items()
-        }
-        self._reader = BoxReader(limits)
+        self._deadlines = deadlines
+        self._responders = table or {}
+        self._limits = limits
+        self._seldom = seldom or Seldom(_log, deadlines.seconds)
+        self._reader = BoxReader(limits.boxes)
         self._questions: dict[bytes, _Question] = {}
         self._numbers = count(1)
+        self._asked_bytes = 0
+        self._working_bytes = 0
         self._corked: list[bytes] | None = None
+        self._corked_bytes = 0
+        self._backlog: deque[Box] = deque()
+        self._paused = False
+        self._unread_bytes = 0
+        self._read_bytes = 0
+        self._swept = _Swept()
         self._why_dropped = ""
         self._when_made: list[Callable[[Connection], None]] = []
         self._when_lost: list[Callable[[Failure], None]] = []
@@ -119,16 +161,20 @@ class Connection(Protocol):
 
         :raises ValueError, TypeError: at once, when the arguments do not fit the command.
         """
-        box = command.makeArguments(arguments, self)
+        tag = b"%x" % next(self._numbers)
+        codec = codec_of(command)
+        data = codec.write_request(tag, arguments)
         if not self.connected:
             return fail(NotSent("the connection is down"))
-        tag = b"%x" % next(self._numbers)
-        box[COMMAND] = command.commandName
-        box[ASK] = tag
+        if self._questions and (overload := self._overload(len(data))) is not None:
+            return fail(overload)
         answer: Deferred[Arguments] = Deferred(lambda _: self._cancelled(tag))
-        timeout = self._reactor.callLater(timeout_seconds, self._time_is_up, tag, timeout_seconds)
-        self._questions[tag] = _Question(command, answer, timeout)
-        self._write(write_box(box))
+        deadline = self._deadlines.seconds() + timeout_seconds
+        if not self._questions:
+            self._deadlines.watch(self)
+        self._questions[tag] = _Question(codec, answer, deadline, timeout_seconds, len(data))
+        self._asked_bytes += len(data)
+        self._write(data)
         return answer
 
     def abort(self) -> None:
@@ -150,28 +196,41 @@ class Connection(Protocol):
         """Have *notify* called when the connection is lost."""
         self._when_lost.append(notify)
 
+    def expire(self, now: float) -> bool:
+        """Fail the calls whose time is up; whether there are others (`Deadlines`)."""
+        overdue = [tag for tag, question in self._questions.items() if question.deadline <= now]
+        for tag in overdue:
+            question = self._forget(tag)
+            if question is not None:
+                seconds = question.timeout_seconds
+                question.answer.errback(NoAnswer(f"no answer within {seconds:.3g} s"))
+        return bool(self._questions)
+
+    def _overload(self, size_bytes: int) -> Overloaded | None:
+        limits = self._limits
+        if len(self._questions) >= limits.requests_in_flight_max:
+            return _overloaded("requests_in_flight_max", limits.requests_in_flight_max)
+        if self._asked_bytes + size_bytes > limits.request_bytes_in_flight_max:
+            return _overloaded("request_bytes_in_flight_max", limits.request_bytes_in_flight_max)
+        return None
+
     def _cancelled(self, tag: bytes) -> None:
         self._forget(tag)
 
     def _forget(self, tag: bytes) -> _Question | None:
         question = self._questions.pop(tag, None)
-        if question is not None and question.timeout.active():
-            question.timeout.cancel()
-        return question
-
-    def _time_is_up(self, tag: bytes, timeout_seconds: float) -> None:
-        question = self._forget(tag)
         if question is not None:
-            question.answer.errback(NoAnswer(f"no answer within {timeout_seconds:.3g} s"))
+            self._asked_bytes -= question.size_bytes
+        return question
 
     def _answer_received(self, tag: bytes, box: Box) -> None:
         question = self._forget(tag)
         if question is None:
             return  # too late: the call has ended already
         try:
-            answer = question.command.parseResponse(box, self)
+            answer = question.codec.read_answer(box)
         except Exception as error:
-            name = question.command.__name__
+            name = question.codec.command.__name__
             question.answer.errback(OutcomeUnknown(f"the answer to {name} is malformed: {error}"))
         else:
             question.answer.callback(answer)
@@ -186,72 +245,96 @@ class Connection(Protocol):
 
     def _command_received(self, name: bytes, box: Box) -> None:
         tag = box.get(ASK)
-        self.unanswered += 1
         try:
-            answer = self._respond(name, box)
+            codec, answer = self._respond(name, box)
+            if not isinstance(answer, Deferred):
+                if tag is not None:
+                    self._write(codec.write_answer(tag, answer))
+                return
         except Exception:
             self._answer_failure(Failure(), name, tag)
             return
-        if isinstance(answer, Deferred):
-            answer.addCallback(self._answer, name, tag)
-            answer.addErrback(self._answer_failure, name, tag)
-        else:
-            self._answer(answer, name, tag)
+        size_bytes = sum(map(len, box.values()))
+        self.unanswered += 1
+        self._working_bytes += size_bytes
+        answer.addCallback(self._answer_later, codec, tag)
+        answer.addErrback(self._answer_failure, name, tag)
+        answer.addBoth(self._worked, size_bytes)
 
-    def _respond(self, name: bytes, box: Box) -> Arguments | Deferred[Arguments]:
+    def _respond(self, name: bytes, box: Box) -> tuple[Codec, Arguments | Deferred[Arguments]]:
         if isinstance(box, OversizedBox):
             raise _too_large(box)
-        if name not in self._responders:
+        entry = self._responders.get(name)
+        if entry is None:
             known = ", ".join(sorted(known.decode() for known in self._responders)) or "none"
             raise UnknownCommand(f"there is no command {_shown(name)} here; known are: {known}")
-        command, responder = self._responders[name]
+        if self.unanswered and (overload := self._overworked()) is not None:
+            raise overload
+        codec, responder = entry
         try:
-            arguments = command.parseArguments(box, self)
+            arguments = codec.read_arguments(box)
         except Exception as error:
-            raise MalformedRequest(f"{command.__name__}: {error}") from error
-        return responder(self, arguments)
+            raise MalformedRequest(f"{codec.command.__name__}: {error}") from error
+        return codec, responder(self, arguments)
 
-    def _answer(self, answer: Arguments, name: bytes, tag: bytes | None) -> None:
-        command, _ = self._responders[name]
-        try:
-            box = command.makeResponse(answer, self)
-        except Exception:
-            self._answer_failure(Failure(), name, tag)
-            return
-        self._finish(ANSWER, box, tag)
+    def _overworked(self) -> Overloaded | None:
+        limits = self._limits
+        if self.unanswered >= limits.requests_in_flight_max:
+            return _overloaded("requests_in_flight_max", limits.requests_in_flight_max)
+        if self._working_bytes >= limits.request_bytes_in_flight_max:
+            return _overloaded("request_bytes_in_flight_max", limits.request_bytes_in_flight_max)
+        return None
+
+    def _answer_later(self, answer: Arguments, codec: Codec, tag: bytes | None) -> None:
+        if tag is not None:
+            self._write(codec.write_answer(tag, answer))
+
+    def _worked(self, result: Failure | None, size_bytes: int) -> Failure | None:
+        self.unanswered -= 1
+        self._working_bytes -= size_bytes
+        return result
 
     def _answer_failure(self, failure: Failure, name: bytes, tag: bytes | None) -> None:
         error = failure.value
         if not (isinstance(error, KvtwistError) and crosses_the_wire(error)):
             _log.failure("a bug: {command} failed", failure, command=_shown(name))
             error = NodeFault(f"the node failed at {_shown(name)}; its log says why")
-        code, description = write_failure(error)
-        self._finish(ERROR, {ERROR_CODE: code, ERROR_DESCRIPTION: description}, tag)
-
-    def _finish(self, kind: bytes, box: dict[bytes, bytes], tag: bytes | None) -> None:
-        self.unanswered -= 1
         if tag is not None:
-            box[kind] = tag
-            self._write(write_box(box))
+            code, text = write_failure(error)
+            self._write(write_box({ERROR: tag, ERROR_CODE: code, ERROR_DESCRIPTION: text}))
 
     # -- bytes --------------------------------------------------------------------------------
 
     def dataReceived(self, data: bytes) -> None:
         """Take in bytes; what is answered at once goes out in one write."""
         self.reads += 1
+        self._read_bytes += len(data)
         try:
             boxes = self._reader.feed(data)
         except FramingError as error:
-            self._not_amp(error)
+            self._drop("it does not speak our protocol: is it a kvtwist node?", str(error))
             return
+        if self._backlog or self._paused:
+            self._backlog.extend(boxes)
+        else:
+            self._take(boxes)
+
+    def _take(self, boxes: list[Box]) -> None:
+        """Work on *boxes*, until the transport has enough of the answers."""
         self._corked = []
         try:
-            for box in boxes:
+            for at, box in enumerate(boxes):
                 self._box_received(box)
+                if self._why_dropped:
+                    return
+                if self._corked_bytes > CORKED_BYTES_MAX:
+                    self._uncork()
+                    if self._paused:
+                        self._backlog.extend(boxes[at + 1 :])
+                        return
+                    self._corked = []
         finally:
-            corked, self._corked = self._corked, None
-            if corked and self.connected:
-                self._write(b"".join(corked))
+            self._uncork()
 
     def _box_received(self, box: Box) -> None:
         if (tag := box.get(ANSWER)) is not None:
@@ -259,36 +342,94 @@ class Connection(Protocol):
                 self._oversized_answer(tag, box)
             else:
                 self._answer_received(tag, box)
-        elif (tag := box.get(ERROR)) is not None:
-            self._error_received(tag, box)
         elif (name := box.get(COMMAND)) is not None:
             self._command_received(name, box)
+        elif (tag := box.get(ERROR)) is not None:
+            self._error_received(tag, box)
         else:
             _log.debug("{peer}: a box without a command passed over", peer=self._peer())
 
     def _oversized_answer(self, tag: bytes, box: OversizedBox) -> None:
         question = self._forget(tag)
         if question is not None:
-            question.answer.errback(_too_large(box))
+            question.answer.errback(OutcomeUnknown(str(_too_large(box))))
 
     def _write(self, data: bytes) -> None:
-        if not self.connected or self.transport is None:
-            return
         if self._corked is not None:
             self._corked.append(data)
+            self._corked_bytes += len(data)
         else:
-            self.transport.write(data)
+            self._send(data)
+
+    def _uncork(self) -> None:
+        corked, self._corked = self._corked, None
+        self._corked_bytes = 0
+        if corked:
+            self._send(corked[0] if len(corked) == 1 else b"".join(corked))
+
+    def _send(self, data: bytes) -> None:
+        if not self.connected or self.transport is None or self._why_dropped:
+            return
+        self.transport.write(data)
+        if self._paused:
+            self._unread_bytes += len(data)
+            if self._unread_bytes > self._limits.answer_bytes_unread_max:
+                limit = self._limits.answer_bytes_unread_max
+                self._drop(f"over answer_bytes_unread_max={limit}: it does not read its answers")
+
+    # -- flow control: the transport's side ------------------------------------------------------
+
+    def pauseProducing(self) -> None:
+        """The other end does not take its answers: read no more requests of it."""
+        self._paused = True
+        self._unread_bytes = 0
+        if self.transport is not None:
+            self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """It does again: first what was left lying, then new requests."""
+        self._paused = False
+        while self._backlog and not self._paused:
+            boxes = list(self._backlog)
+            self._backlog.clear()
+            self._take(boxes)
+        if not self._paused and self.transport is not None:
+            self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The connection is going; `connectionLost` follows."""
 
     # -- the connection's life ------------------------------------------------------------------
 
     def connectionMade(self) -> None:
         """Tell who wants to know."""
+        if self._responders and self.transport is not None:
+            self.transport.registerProducer(self, True)
         for notify in self._when_made:
             notify(self)
+
+    def sweep(self, interval_seconds: float) -> None:
+        """Look whether the peer still does something; to be called every *interval_seconds*."""
+        before, limits = self._swept, self._limits
+        progress_bytes = self._read_bytes - before.read_bytes
+        busy = progress_bytes or self.unanswered or self._paused
+        now = _Swept(
+            read_bytes=self._read_bytes,
+            inside_box=self._reader.boxes if self._reader.is_inside_box else None,
+            idle_seconds=0.0 if busy else before.idle_seconds + interval_seconds,
+        )
+        self._swept = now
+        stuck = now.inside_box is not None and now.inside_box == before.inside_box
+        least_bytes = limits.box_bytes_per_second_min * interval_seconds
+        if stuck and not self._paused and progress_bytes < least_bytes:
+            self._drop(f"under box_bytes_per_second_min={limits.box_bytes_per_second_min}")
+        elif now.idle_seconds >= limits.idle_seconds_max:
+            self._drop(f"over idle_seconds_max={limits.idle_seconds_max}")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Fail everything in flight."""
         self.connected = 0
+        self._backlog.clear()
         why = self._why_dropped or f"the connection was lost: {reason.getErrorMessage()}"
         for tag in list(self._questions):
             question = self._forget(tag)
@@ -297,9 +438,10 @@ class Connection(Protocol):
         for notify in self._when_lost:
             notify(reason)
 
-    def _not_amp(self, error: FramingError) -> None:
-        _log.warn("{peer}: connection dropped: {error}", peer=self._peer(), error=error)
-        self._why_dropped = "it does not speak our protocol: is it a kvtwist node?"
+    def _drop(self, why: str, detail: str = "") -> None:
+        """Abort the connection and say why, in the log (seldom) and to whoever waits."""
+        self._why_dropped = why
+        self._seldom.warn(f"{self._peer()}: connection dropped: {detail or why}")
         self.abort()
 
     def _peer(self) -> str:
@@ -316,6 +458,14 @@ def _too_large(box: OversizedBox) -> TooLarge:
         setting=box.setting,
         limit=box.limit,
         actual=box.actual,
+    )
+
+
+def _overloaded(setting: str, limit: int) -> Overloaded:
+    return Overloaded(
+        f"too much is in flight on this connection (limit {setting}={limit}): try again later",
+        setting=setting,
+        limit=limit,
     )
 
 

@@ -17,6 +17,7 @@ from kvtwist.errors import (
     NodeFault,
     NotOwner,
     OutcomeUnknown,
+    Overloaded,
     Refused,
     TooLarge,
     Unavailable,
@@ -31,6 +32,7 @@ CLASSES: tuple[type[KvtwistError], ...] = (
     NodeFault,
     NotOwner,
     OutcomeUnknown,
+    Overloaded,
     Refused,
     TooLarge,
     Unavailable,
@@ -53,7 +55,7 @@ def write_failure(error: KvtwistError) -> tuple[bytes, bytes]:
     code: str = next(
         cls.__dict__["code"] for cls in type(error).__mro__ if cls.__dict__.get("code")
     )
-    text = " ".join(str(error).split()).encode()[: DESCRIPTION_BYTES_MAX // 2]
+    text = _cut(" ".join(str(error).split()), DESCRIPTION_BYTES_MAX // 2)
     details = error.details()
     if not details:
         return code.encode(), text
@@ -68,15 +70,33 @@ def read_failure(code: bytes, description: bytes) -> KvtwistError:
 
     A code that this release does not know says nothing of the outcome: `OutcomeUnknown`.
     """
-    text, _, typed = description.decode("utf-8", "replace").partition("\n")
+    line, _, typed = description.decode("utf-8", "replace").partition("\n")
+    text = " ".join(line.split())
     cls = _BY_CODE.get(code)
     if cls is None:
-        return OutcomeUnknown(f"{text} (the peer's error code: {code.decode('ascii', 'replace')})")
+        return OutcomeUnknown(f"{text} (the peer's error code is {code[:40]!r})")
     try:
-        details = _details(cls, typed)
-        return cls(text, **details)
-    except (ValueError, TypeError):
+        return cls(text, **_details(cls, typed))
+    except (ValueError, TypeError, RecursionError):
         return cls(text)
+
+
+def _cut(text: str, bytes_max: int) -> bytes:
+    """The text in UTF-8, cut between two characters if it is too long."""
+    data = text.encode("utf-8", "replace")[:bytes_max]
+    return data.decode("utf-8", "ignore").encode()
+
+
+def pack_failure(error: KvtwistError) -> bytes:
+    """*error* as one string, for answers that have an error for each key."""
+    code, description = write_failure(error)
+    return code + b"\0" + description
+
+
+def unpack_failure(packed: bytes) -> KvtwistError:
+    """The error that `pack_failure` wrote; never fails."""
+    code, _, description = packed.partition(b"\0")
+    return read_failure(code, description)
 
 
 def _details(cls: type[KvtwistError], typed: str) -> dict[str, Any]:

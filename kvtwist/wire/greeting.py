@@ -44,7 +44,13 @@ class Greeting:
         """The speaker, for people."""
         if not self.name:
             return "this client"
-        return f"{self.name} at {self.address}" if self.address else self.name
+        return f"{shown(self.name)} at {shown(self.address)}" if self.address else shown(self.name)
+
+
+def shown(text: str) -> str:
+    """A peer's text as it may stand in a message: what it says of itself can be anything."""
+    harmless = "".join(letter if letter.isprintable() else "?" for letter in text[:80])
+    return harmless if len(text) <= 80 else f"{harmless}..."
 
 
 def objection(mine: Greeting, theirs: Greeting) -> HelloRefused | None:
@@ -82,8 +88,8 @@ def _clusters(mine: Greeting, theirs: Greeting) -> HelloRefused | None:
     if not mine.cluster_id or not theirs.cluster_id or mine.cluster_id == theirs.cluster_id:
         return None
     return HelloRefused(
-        f"{mine.who} belongs to cluster {mine.cluster_id[:8]}, "
-        f"{theirs.who} to cluster {theirs.cluster_id[:8]}: check --peers",
+        f"{mine.who} belongs to cluster {shown(mine.cluster_id[:8])}, "
+        f"{theirs.who} to cluster {shown(theirs.cluster_id[:8])}: check --peers",
         reason="cluster",
     )
 
@@ -93,7 +99,7 @@ def _identities(mine: Greeting, theirs: Greeting) -> HelloRefused | None:
         return None
     return HelloRefused(
         f"{mine.who} has the identity {mine.identity[:8]}, "
-        f"not {theirs.expected_identity[:8]} that {theirs.who} expects there: "
+        f"not {shown(theirs.expected_identity[:8])} that {theirs.who} expects there: "
         "another node has its address, or it has lost its data",
         reason="identity",
     )
@@ -104,6 +110,6 @@ def _names(mine: Greeting, theirs: Greeting) -> HelloRefused | None:
         return None
     return HelloRefused(
         f"the name {mine.name} is already used by the node at {mine.address}: "
-        f"start the node at {theirs.address} with another --id",
+        f"start the node at {shown(theirs.address)} with another --id",
         reason="name",
     )

@@ -40,10 +40,11 @@ from zope.interface import implementer
 
 from kvtwist.core.address import Address
 from kvtwist.errors import HelloRefused, KvtwistError, NotSent
-from kvtwist.wire.boxes import BoxLimits
 from kvtwist.wire.commands import Hello, Ping
-from kvtwist.wire.connection import DEFAULT_LIMITS, Arguments, Connection
+from kvtwist.wire.connection import Arguments, Connection
+from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.greeting import Greeting, objection
+from kvtwist.wire.limits import DEFAULT_LIMITS, ConnectionLimits
 
 _log = Logger(namespace="kvtwist.wire")
 
@@ -77,6 +78,7 @@ class Link:
     :param address: whom to dial. A name is looked up anew at each attempt (T12).
     :param introduce: makes this side's greeting, anew for each connection.
     :param chance: a number from 0 to 1, different at each call; for the jitter.
+    :param deadlines: ends the calls whose time is up.
 
     :ivar connection: the connection, once greeted; ``None`` while there is none.
     :ivar trouble: why there is none, in a few words; empty while there is one.
@@ -90,8 +92,9 @@ class Link:
         address: Address,
         introduce: Callable[[], Greeting],
         chance: Callable[[], float],
+        deadlines: Deadlines,
         times: LinkTimes = DEFAULT_TIMES,
-        limits: BoxLimits = DEFAULT_LIMITS,
+        limits: ConnectionLimits = DEFAULT_LIMITS,
     ) -> None:
         self.address = address
         self.connection: Connection | None = None
@@ -113,7 +116,7 @@ class Link:
         endpoint = _endpoint(reactor, address, times.dial_timeout_seconds)
         self._dialling = _Dialling(
             _Noticed(endpoint, self._dial_failed),
-            _LinkFactory(lambda: Connection(reactor, limits=limits), self._greet),
+            _LinkFactory(lambda: Connection(deadlines, limits=limits), self._greet),
             retryPolicy=lambda _: self._delay_seconds(self._failures),
             clock=reactor,
         )

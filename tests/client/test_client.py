@@ -17,7 +17,7 @@ from kvtwist.errors import (
     Unavailable,
     VersionMismatch,
 )
-from kvtwist.node.router import Limits
+from kvtwist.node.limits import Limits
 from tests.cluster import CLIENT_IP, SimulatedCluster, ip_of
 
 

@@ -122,14 +122,14 @@ class ModelTests(SynchronousTestCase):
 
     def test_against_a_dictionary(self) -> None:
         """A read would show what was never written, or a failed condition would change data (C4)."""
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(
             PartitionMachine,
             settings=settings(deadline=None, max_examples=80, stateful_step_count=40),
         )
 
     def test_from_a_high_revision(self) -> None:
         """The same would happen, but only to the nodes that people run."""
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(
             HighPartitionMachine,
             settings=settings(deadline=None, max_examples=20, stateful_step_count=40),
         )

@@ -179,6 +179,6 @@ class FoundingTests(SynchronousTestCase):
         cluster.found()
         cluster.network.result_of(cluster.client().put(cluster.key_of(2), "v"))
         status = cluster.network.result_of(cluster.client().status(cluster.addresses[1]))
-        self.assertEqual((status["name"], status["keys"], status["epoch"]), ("node-2", 1, 1))
+        self.assertEqual((status["name"], status["key_count"], status["epoch"]), ("node-2", 1, 1))
         self.assertEqual(set(status), {name.decode() for name, _ in Status.response})
         self.assertEqual((status["waiting_for"], status["unreachable"]), ([], []))

@@ -16,8 +16,9 @@ from kvtwist.errors import (
     TooLarge,
     Unavailable,
 )
-from kvtwist.node.router import Limits
+from kvtwist.node.limits import Limits
 from kvtwist.wire import commands
+from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.greeting import Greeting
 from kvtwist.wire.link import Link
 from tests.cluster import CLIENT_IP, PORT, SimulatedCluster, ip_of
@@ -30,7 +31,8 @@ class RoutingTests(SynchronousTestCase):
         self.cluster = SimulatedCluster(limits=Limits(key_bytes_max=64, value_bytes_max=100_000))
         self.cluster.found()
         host = self.cluster.network.host(CLIENT_IP)
-        self.link = Link(host, Address(ip_of(1), PORT), Greeting, lambda: 0.5)
+        address = Address(ip_of(1), PORT)
+        self.link = Link(host, address, Greeting, lambda: 0.5, Deadlines(host))
         self.link.start()
         self.cluster.run(0.1)
         self.mine = self.cluster.key_of(1).encode()
@@ -52,7 +54,7 @@ class RoutingTests(SynchronousTestCase):
                 self.result(commands.Get, key=key), {"version": version, "value": b"v"}
             )
         keys = [
-            self.cluster.network.result_of(self.cluster.client().status(address))["keys"]
+            self.cluster.network.result_of(self.cluster.client().status(address))["key_count"]
             for address in self.cluster.addresses
         ]
         self.assertEqual(keys, [1, 1, 0])

@@ -30,7 +30,7 @@ class QuickStartTests(SynchronousTestCase):
             self.assertEqual((got.returncode, got.stdout, got.stderr), (0, b"alice\n", b""))
         status = json.loads(self.processes.kvcli("status", "--json").stdout)
         self.assertEqual([node["answers"] for node in status["nodes"]], [True] * 3)
-        self.assertEqual(sum(node["keys"] for node in status["nodes"]), 1)
+        self.assertEqual(sum(node["key_count"] for node in status["nodes"]), 1)
         pids = sorted(path.name for path in self.processes.directory.glob("*.pid"))
         self.assertEqual(pids, [f"kvnode-node-{number}.pid" for number in (1, 2, 3)])
 

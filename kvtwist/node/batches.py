@@ -1,0 +1,138 @@
+"""Requests for many keys: each key for itself, in one box per node.
+
+A node carries out what it owns, sends the rest to the owners in one request each, and answers with
+a result or an error for every key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.protocols import amp
+
+from kvtwist.core.topology import Member
+from kvtwist.errors import KvtwistError, MalformedRequest, Overloaded
+from kvtwist.node.router import Router
+from kvtwist.wire.commands import ANSWER_BYTES_MAX, Get, GetMany, Put, PutMany
+from kvtwist.wire.connection import Arguments, Connection, Responder
+from kvtwist.wire.failures import pack_failure, unpack_failure
+
+_Result: TypeAlias = Arguments | KvtwistError
+
+_SINGLE: Mapping[type[amp.Command], type[amp.Command]] = {GetMany: Get, PutMany: Put}
+
+
+class Batches:
+    """The responder of `GetMany` and `PutMany`."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    def responders(self) -> dict[type[amp.Command], Responder]:
+        """A responder for each."""
+        return {command: self._responder(command) for command in _SINGLE}
+
+    def route(
+        self, command: type[amp.Command], arguments: Arguments
+    ) -> Arguments | Deferred[Arguments]:
+        """Answer one request.
+
+        :raises MalformedRequest: when keys and values do not fit each other.
+        """
+        requests = _requests(command, arguments)
+        results: dict[int, _Result] = {}
+        elsewhere: dict[Member, list[int]] = {}
+        for at, request in enumerate(requests):
+            try:
+                partition, owner = self._router.locate(request)
+                if owner is None:
+                    results[at] = self._router.apply(partition, _SINGLE[command], request)
+                else:
+                    elsewhere.setdefault(owner, []).append(at)
+            except KvtwistError as error:
+                results[at] = error
+        if not elsewhere:
+            return _answer(command, results)
+        return Deferred.fromCoroutine(self._forward(command, arguments, elsewhere, results))
+
+    async def _forward(
+        self,
+        command: type[amp.Command],
+        arguments: Arguments,
+        elsewhere: Mapping[Member, list[int]],
+        results: dict[int, _Result],
+    ) -> Arguments:
+        async def part(owner: Member, places: list[int]) -> None:
+            try:
+                wanted = _part(arguments, places)
+                answer = await self._router.forward(command, wanted, owner)
+                results.update(zip(places, _results(command, answer, len(places)), strict=True))
+            except KvtwistError as error:
+                results.update(dict.fromkeys(places, error))
+
+        parts = [Deferred.fromCoroutine(part(*one)) for one in elsewhere.items()]
+        await gatherResults(parts, consumeErrors=True)
+        return _answer(command, results)
+
+    def _responder(self, command: type[amp.Command]) -> Responder:
+        def respond(_: Connection, arguments: Arguments) -> Arguments | Deferred[Arguments]:
+            return self.route(command, arguments)
+
+        return respond
+
+
+def _requests(command: type[amp.Command], arguments: Arguments) -> list[Arguments]:
+    """The request for each key."""
+    keys = arguments["keys"]
+    values = arguments["values"] if command is PutMany else [b""] * len(keys)
+    if len(keys) != len(values) or None in keys or None in values:
+        raise MalformedRequest(
+            f"{command.__name__}: {len(keys)} keys and {len(values)} values; each key needs a value"
+        )
+    shared = {"keyspace": arguments["keyspace"], "forwarded": arguments["forwarded"]}
+    return [{"key": key, "value": value, **shared} for key, value in zip(keys, values, strict=True)]
+
+
+def _part(arguments: Arguments, places: Sequence[int]) -> Arguments:
+    """The same request, for some of its keys."""
+    lists = {
+        name: [arguments[name][at] for at in places]
+        for name in ("keys", "values")
+        if name in arguments
+    }
+    return arguments | lists
+
+
+def _results(command: type[amp.Command], answer: Arguments, count: int) -> list[_Result]:
+    """The result for each key, out of an owner's answer."""
+    versions, errors = answer["versions"], answer["errors"]
+    values = answer["values"] if command is GetMany else [None] * count
+    return [
+        {"version": version, "value": value} if error is None else unpack_failure(error)
+        for version, value, error in zip(versions, values, errors, strict=True)
+    ]
+
+
+def _answer(command: type[amp.Command], results: Mapping[int, _Result]) -> Arguments:
+    """The answer, with the results in the order of the keys."""
+    versions: list[int] = []
+    values: list[bytes | None] = []
+    errors: list[bytes | None] = []
+    room = ANSWER_BYTES_MAX
+    for at in range(len(results)):
+        result = results[at]
+        value = None
+        if not isinstance(result, KvtwistError):
+            value = result.get("value")
+            size = len(value or b"")
+            if size > room and room < ANSWER_BYTES_MAX:
+                result = Overloaded("the answer is full: ask for this key again")
+            room -= size
+        failed = isinstance(result, KvtwistError)
+        versions.append(0 if isinstance(result, KvtwistError) else result["version"])
+        values.append(None if failed else value)
+        errors.append(pack_failure(result) if isinstance(result, KvtwistError) else None)
+    answer = {"versions": versions, "errors": errors}
+    return answer | {"values": values} if command is GetMany else answer

@@ -1,0 +1,48 @@
+"""What a node takes in. Each is a setting of its own; over it a definite error names it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kvtwist.wire.boxes import BoxLimits
+from kvtwist.wire.limits import ConnectionLimits
+
+
+def _setting(default: int, meaning: str) -> int:
+    value: int = field(default=default, metadata={"meaning": meaning})
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The settings; each field's ``meaning`` is its help text.
+
+    What they do to a connection is `kvtwist.wire.limits.ConnectionLimits`'s.
+    """
+
+    key_bytes_max: int = _setting(4 << 10, "The longest key.")
+    value_bytes_max: int = _setting(16 << 20, "The longest value.")
+    box_bytes_max: int = _setting(0, "The largest AMP box. 0: as the longest value needs.")
+    box_pairs_max: int = _setting(0, "The most pairs in a box. 0: as the largest box needs.")
+    requests_in_flight_max: int = _setting(1024, "Requests of one connection worked on at once.")
+    request_bytes_in_flight_max: int = _setting(64 << 20, "Their bytes, added up.")
+    answer_bytes_unread_max: int = _setting(
+        32 << 20, "Answers kept for a peer that does not read; over it, it is cut off."
+    )
+    idle_seconds_max: int = _setting(600, "How long a connection may be silent.")
+    box_bytes_per_second_min: int = _setting(1024, "How fast a box that has begun must go on.")
+    connections_max: int = _setting(4096, "Connections in all.")
+    connections_per_address_max: int = _setting(1024, "Connections from one IP address.")
+
+    def of_connection(self) -> ConnectionLimits:
+        """The limits of one connection."""
+        natural = BoxLimits.for_values_of(self.value_bytes_max)
+        box_bytes_max = self.box_bytes_max or natural.box_bytes_max
+        return ConnectionLimits(
+            boxes=BoxLimits(box_bytes_max, self.box_pairs_max or natural.box_pairs_max),
+            requests_in_flight_max=self.requests_in_flight_max,
+            request_bytes_in_flight_max=self.request_bytes_in_flight_max,
+            answer_bytes_unread_max=self.answer_bytes_unread_max,
+            idle_seconds_max=self.idle_seconds_max,
+            box_bytes_per_second_min=self.box_bytes_per_second_min,
+        )

@@ -1,0 +1,51 @@
+"""Time limits of calls: one coarse timer for all of them.
+
+A reactor timer for each request costs more than a tenth of the request (3 to 4 us to set and
+cancel, of some 26). A call's limit need not be exact. So one timer looks, a few times a second and
+only while calls are under way, for those whose time is up. The number of calls in flight on a
+connection is bounded, and so is the work of a look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.task import LoopingCall
+
+TICK_SECONDS = 0.05
+"""How much too late a time limit may be."""
+
+
+class Expiring(Protocol):
+    """What has deadlines."""
+
+    def expire(self, now: float) -> bool:
+        """End what is overdue at *now*; whether there are deadlines left."""
+
+
+class Deadlines:
+    """The timer.
+
+    :param elapsed_seconds: the clock that deadlines are on; by default the reactor's.
+    """
+
+    def __init__(self, reactor: Any, elapsed_seconds: Callable[[], float] | None = None) -> None:
+        self.seconds: Callable[[], float] = elapsed_seconds or reactor.seconds
+        self._watched: set[Expiring] = set()
+        self._loop = LoopingCall(self._tick)
+        self._loop.clock = reactor
+
+    def watch(self, expiring: Expiring) -> None:
+        """Look at *expiring* until it has no deadlines left."""
+        self._watched.add(expiring)
+        if not self._loop.running:
+            self._loop.start(TICK_SECONDS, now=False)
+
+    def _tick(self) -> None:
+        now = self.seconds()
+        for expiring in tuple(self._watched):
+            if not expiring.expire(now):
+                self._watched.discard(expiring)
+        if not self._watched and self._loop.running:
+            self._loop.stop()
