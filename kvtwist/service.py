@@ -99,18 +99,18 @@ class Node(Service):
             me, config.founders or (me.address,), config.settings, elapsed_seconds
         )
         store = Store(lambda: secrets.randbits(FIRST_REVISION_BITS))
-        self._peers = Peers(
+        self.peers = Peers(
             reactor, self.cluster.others, self.cluster.greeting, chance, deadlines, limits
         )
         self._router = Router(
-            reactor, self.cluster, store, self._peers, config.limits, elapsed_seconds, chance
+            reactor, self.cluster, store, self.peers, config.limits, elapsed_seconds, chance
         )
-        self._founder = Founder(reactor, self.cluster, self._peers, hopeless)
+        self._founder = Founder(reactor, self.cluster, self.peers, hopeless)
         self._server = Server(
             reactor,
             self.cluster,
             store,
-            self._peers,
+            self.peers,
             self._router,
             deadlines,
             config.limits,
@@ -132,7 +132,7 @@ class Node(Service):
         self._warn()
         self.cluster.start()
         self._server.start()
-        self._peers.start()
+        self.peers.start()
         self._founder.start()
 
     def stopService(self) -> Deferred[None]:
@@ -147,7 +147,7 @@ class Node(Service):
             port, self._port = self._port, None
             await _finished(port.stopListening())
         await self._server.drain()
-        await self._peers.stop()
+        await self.peers.stop()
         _log.info("{me} has stopped", me=self._config.name)
 
     def _listen(self) -> None:

@@ -38,9 +38,13 @@ LATENCY_SECONDS = 0.001
 
 
 class Network:
-    """Hosts that reach each other, until told otherwise."""
+    """Hosts that reach each other, until told otherwise.
+
+    :ivar bytes_per_second: how fast each direction of each connection is.
+    """
 
     def __init__(self) -> None:
+        self.bytes_per_second = float("inf")
         self.clock = Clock()
         self._hosts: dict[str, Host] = {}
         self._cuts: set[frozenset[str]] = set()
@@ -243,6 +247,7 @@ class Wire:
         self.protocol: Any = None
         self.open = True
         self.sent = 0
+        self._free_at = 0.0
         self._early: list[bytes] = []
         self._under_way: deque[Callable[[], None]] = deque()
         host.add(self)
@@ -257,7 +262,7 @@ class Wire:
     def write(self, data: bytes) -> None:
         if self.open and not self.disconnecting and data:
             self.sent += len(data)
-            self._send(self.other.receive, data)
+            self._send(self.other.receive, data, len(data))
 
     def writeSequence(self, pieces: list[bytes]) -> None:
         self.write(b"".join(pieces))
@@ -302,11 +307,14 @@ class Wire:
     def unregisterProducer(self) -> None:
         pass
 
-    def _send(self, arrive: Callable[..., None], what: Any) -> None:
+    def _send(self, arrive: Callable[..., None], what: Any, size_bytes: int = 0) -> None:
         """Over the network, in order. What is sent into a cut arrives once it is healed, as TCP's
         own repetitions would see to."""
+        now = self.host.seconds()
+        seconds = size_bytes / self.host.network.bytes_per_second
+        self._free_at = max(now, self._free_at) + seconds
         self._under_way.append(lambda: arrive(what))
-        self.other.host.callLater(LATENCY_SECONDS, self._deliver)
+        self.other.host.callLater(self._free_at - now + LATENCY_SECONDS, self._deliver)
 
     def _deliver(self) -> None:
         if self.host.network.is_cut(self.host.ip, self.other.host.ip):

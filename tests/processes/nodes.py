@@ -46,6 +46,11 @@ class Program:
             )
 
     @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
     def output(self) -> str:
         """What it has printed."""
         return self._output.read_text(errors="replace")
