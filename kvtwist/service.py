@@ -94,7 +94,7 @@ class Node(Service):
         elapsed_seconds = elapsed_clock(reactor)
         deadlines = Deadlines(reactor, elapsed_seconds)
         limits = config.limits.of_connection()
-        hopeless = hopeless or self._stop_myself
+        self._hopeless: Hopeless | None = hopeless or self._stop_myself
         self.cluster = Cluster(
             me, config.founders or (me.address,), config.settings, elapsed_seconds
         )
@@ -105,7 +105,7 @@ class Node(Service):
         self._router = Router(
             reactor, self.cluster, store, self.peers, config.limits, elapsed_seconds, chance
         )
-        self._founder = Founder(reactor, self.cluster, self.peers, hopeless)
+        self._founder = Founder(reactor, self.cluster, self.peers, self._give_up)
         self._server = Server(
             reactor,
             self.cluster,
@@ -114,7 +114,7 @@ class Node(Service):
             self._router,
             deadlines,
             config.limits,
-            hopeless,
+            self._give_up,
         )
 
     def privilegedStartService(self) -> None:
@@ -180,6 +180,12 @@ class Node(Service):
                 "use --advertise=HOST:PORT",
                 dialled=self._config.dialled,
             )
+
+    def _give_up(self, error: ConfigurationError) -> None:
+        """Tell, once, that there is no hope."""
+        hopeless, self._hopeless = self._hopeless, None
+        if hopeless is not None:
+            hopeless(error)
 
     def _stop_myself(self, error: ConfigurationError) -> None:
         _log.critical("{me} stops: {error}", me=self._config.name, error=error)

@@ -33,6 +33,7 @@ from kvtwist.errors import (
     VersionMismatch,
 )
 from kvtwist.wire import commands
+from kvtwist.wire.arguments import NATURAL_MAX
 from kvtwist.wire.connection import Arguments
 from kvtwist.wire.link import Link
 
@@ -63,7 +64,8 @@ class Client:
     Any method may fail with `Unavailable` (nobody who could do it was reached in time; nothing was
     done) or `Refused` (the request is not acceptable, say too large); one that writes also with
     `OutcomeUnknown` (it was sent, and nobody can say whether it was done). A method that fails
-    otherwise says so. `TypeError` is raised at once for a key or value of another type.
+    otherwise says so. `TypeError` or `ValueError` is raised at once for an argument that makes no
+    sense.
 
     :param peers: addresses of nodes, any that the cluster has, as ``"host:port,host:port"`` or as
         separate strings. Others are learnt.
@@ -100,7 +102,10 @@ class Client:
 
         :param version: remove only this version. Fails with `VersionMismatch` if there is another.
         """
-        wanted = {"key": _bytes("key", key), "version": version}
+        wanted = {
+            "key": _bytes("key", key),
+            "version": None if version is None else _checked(version),
+        }
         return self._request(commands.Delete, wanted, partial(_deleted, version))
 
     def compare_and_set(self, key: bytes | str, value: bytes | str, version: int) -> Deferred[int]:
@@ -108,7 +113,11 @@ class Client:
 
         The new version. Fails with `VersionMismatch`, which has the version and value seen.
         """
-        wanted = {"key": _bytes("key", key), "value": _bytes("value", value), "version": version}
+        wanted = {
+            "key": _bytes("key", key),
+            "value": _bytes("value", value),
+            "version": _checked(version),
+        }
         return self._request(commands.CompareAndSet, wanted, partial(_swapped, version))
 
     def get_many(self, keys: Iterable[KeyOrText]) -> Deferred[dict[KeyOrText, Record | None]]:
@@ -160,7 +169,9 @@ class Client:
         async def box(link: Link, keys: list[KeyOrText]) -> None:
             wanted = many.arguments(keys)
             try:
-                answer = await self._attempt(link, many.command, wanted, deadline)
+                answer = await self._attempt(
+                    link, many.command, wanted, deadline, 2 * ATTEMPT_SECONDS
+                )
             except KvtwistError as error:
                 many.failed(keys, error)
             else:
@@ -194,7 +205,7 @@ class Client:
         link = self._owner_link(arguments["key"])
         if link is None:
             return Deferred.fromCoroutine(self._attempts(command, arguments, finish, deadline))
-        answer = self._attempt(link, command, arguments, deadline)
+        answer = self._attempt(link, command, arguments, deadline, ATTEMPT_SECONDS)
         return answer.addCallbacks(
             finish, self._failed_once, errbackArgs=(command, arguments, finish, deadline)
         )
@@ -222,20 +233,25 @@ class Client:
         deadline: float,
         trouble: KvtwistError | None = None,
     ) -> _Result:
-        """The attempts after *trouble*; all of them, if there was none yet."""
+        """The attempts after *trouble*; all of them, if there was none yet.
+
+        Each may take twice as long as the one before: a large value needs its time.
+        """
+        patience_seconds = ATTEMPT_SECONDS
         while True:
             if trouble is not None:
+                patience_seconds *= 2
                 await self._pause()
             left_seconds = deadline - self._reactor.seconds()
-            if left_seconds <= 0:
+            if left_seconds <= 0 or self._links.is_stopped:
                 raise self._in_time(trouble)
             try:
                 link = await self._link_for(arguments["key"], min(left_seconds, ATTEMPT_SECONDS))
-                return finish(await self._attempt(link, command, arguments, deadline))
-            except VersionMismatch:
-                raise
+                answer = await self._attempt(link, command, arguments, deadline, patience_seconds)
             except KvtwistError as error:
                 trouble = self._weighed(command, error)
+            else:
+                return finish(answer)
 
     def _weighed(self, command: type[amp.Command], error: KvtwistError) -> KvtwistError:
         """*error*, if the request may be sent again after it; else it is raised."""
@@ -246,7 +262,9 @@ class Client:
         return error
 
     def _in_time(self, trouble: KvtwistError | None) -> Unavailable:
-        """The error when time is up."""
+        """The error when there is no time for another attempt."""
+        if self._links.is_stopped:
+            return Unavailable("the client is closed")
         if isinstance(trouble, Unavailable) and not isinstance(trouble, NotSent):
             return trouble
         return Unavailable(
@@ -255,15 +273,19 @@ class Client:
         )
 
     def _attempt(
-        self, link: Link, command: type[amp.Command], arguments: Arguments, deadline: float
+        self,
+        link: Link,
+        command: type[amp.Command],
+        arguments: Arguments,
+        deadline: float,
+        patience_seconds: float,
     ) -> Deferred[Arguments]:
-        """One try. The node is given little time; a write is waited for as long as there is any,
-        since it will not be sent again."""
-        left_seconds = deadline - self._reactor.seconds()
-        node_seconds = min(left_seconds, ATTEMPT_SECONDS)
-        wait_seconds = left_seconds if command in commands.WRITES else node_seconds
-        arguments["timeout_ms"] = max(1, int(node_seconds * 1000))
-        return link.call(command, arguments, wait_seconds + GRACE_SECONDS)
+        """One try. A write is waited for as long as there is time: it will not be sent again."""
+        seconds = deadline - self._reactor.seconds()
+        if command not in commands.WRITES:
+            seconds = min(seconds, patience_seconds)
+        arguments["timeout_ms"] = max(1, int(seconds * 1000))
+        return link.call(command, arguments, seconds + GRACE_SECONDS)
 
     def _owner_link(self, key: bytes) -> Link | None:
         """The link to the owner of *key*, if it is connected."""
@@ -324,6 +346,14 @@ def _bytes(what: str, given: bytes | str) -> bytes:
     if isinstance(given, bytes):
         return given
     raise TypeError(f"a {what} is bytes or str, not {type(given).__name__}")
+
+
+def _checked(version: int) -> int:
+    if type(version) is not int:
+        raise TypeError(f"a version is an int, not {type(version).__name__}")
+    if not 0 <= version <= NATURAL_MAX:
+        raise ValueError(f"a version is between 0 and 2^63 - 1, not {version}")
+    return version
 
 
 def _record(answer: Arguments) -> Record | None:

@@ -33,7 +33,7 @@ class Links:
         self._chance = chance
         self._deadlines = Deadlines(reactor)
         self._other_cluster: Callable[[], None] = lambda: None
-        self._stopped = False
+        self.is_stopped = False
         self._links: dict[Address, Link] = {}
         for address in given:
             self.to(address)
@@ -50,7 +50,7 @@ class Links:
         link = self._links.get(address)
         if link is not None:
             return link
-        if self._stopped:
+        if self.is_stopped:
             raise NotSent("the client is closed")
         link = Link(self._reactor, address, self._introduce, self._chance, self._deadlines)
         self._links[address] = link
@@ -70,13 +70,13 @@ class Links:
         up = [link for link in self._links.values() if link.connection is not None]
         if up:
             return up[int(self._chance() * len(up)) % len(up)]
-        if self._stopped:
+        if self.is_stopped:
             raise NotSent("the client is closed")
         return await self._first(seconds)
 
     def stop(self) -> Deferred[None]:
         """Hang up; fires when all connections are closed."""
-        self._stopped = True
+        self.is_stopped = True
         stopping = DeferredList([link.stop() for link in self._links.values()], consumeErrors=True)
         return stopping.addCallback(lambda _: None)
 

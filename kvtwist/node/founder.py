@@ -35,7 +35,7 @@ Hopeless: TypeAlias = Callable[[ConfigurationError], None]
 class Founder:
     """Asks, every tenth of a second and at each new connection, until the cluster is founded.
 
-    :param hopeless: called once, with the reason, when this node can never come in.
+    :param hopeless: called with the reason when this node can never come in.
     """
 
     def __init__(
@@ -119,8 +119,7 @@ class Founder:
 
     def _give_up(self, error: ConfigurationError) -> None:
         self.stop()
-        hopeless, self._hopeless = self._hopeless, lambda _: None
-        hopeless(error)
+        self._hopeless(error)
 
     def _say(self) -> None:
         """Tell the log whom this node waits for, whenever that has changed."""
