@@ -11,9 +11,10 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
+from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError, gatherResults
 from twisted.internet.task import deferLater
 from twisted.protocols import amp
 from twisted.python.failure import Failure
@@ -29,6 +30,7 @@ from kvtwist.errors import (
     NotOwner,
     NotSent,
     OutcomeUnknown,
+    Overloaded,
     Unavailable,
     VersionMismatch,
 )
@@ -43,6 +45,7 @@ GRACE_SECONDS = 0.25
 """How much longer than it tells the node the client waits, so that the node's own, clearer error
 about a time that is up arrives first."""
 RETRY_DELAY_SECONDS = 0.05
+RETRY_DELAY_SECONDS_MAX = 1.0
 MANY_IN_FLIGHT = 64
 
 KeyOrText = TypeVar("KeyOrText", bytes, str)
@@ -237,21 +240,22 @@ class Client:
 
         Each may take twice as long as the one before: a large value needs its time.
         """
-        patience_seconds = ATTEMPT_SECONDS
-        while True:
+        key = arguments["key"]
+        for attempt in count(0 if trouble is None else 1):
             if trouble is not None:
-                patience_seconds *= 2
-                await self._pause()
+                await self._back_off(key, trouble, attempt, deadline)
             left_seconds = deadline - self._reactor.seconds()
             if left_seconds <= 0 or self._links.is_stopped:
                 raise self._in_time(trouble)
             try:
-                link = await self._link_for(arguments["key"], min(left_seconds, ATTEMPT_SECONDS))
+                link = await self._link_for(key, min(left_seconds, ATTEMPT_SECONDS))
+                patience_seconds = ATTEMPT_SECONDS * 2**attempt
                 answer = await self._attempt(link, command, arguments, deadline, patience_seconds)
             except KvtwistError as error:
                 trouble = self._weighed(command, error)
             else:
                 return finish(answer)
+        raise AssertionError("unreachable: counting never ends")
 
     def _weighed(self, command: type[amp.Command], error: KvtwistError) -> KvtwistError:
         """*error*, if the request may be sent again after it; else it is raised."""
@@ -330,8 +334,23 @@ class Client:
         except OutcomeUnknown as error:
             raise Unavailable(f"{address}: {error}", waiting_for=[str(address)]) from error
 
-    async def _pause(self) -> None:
-        await deferLater(self._reactor, RETRY_DELAY_SECONDS * (1 + self._chance()), lambda: None)
+    async def _back_off(
+        self, key: bytes, trouble: KvtwistError, attempt: int, deadline: float
+    ) -> None:
+        """Wait before another attempt: twice as long each time, with jitter. If it is this client
+        that has too much in flight, until there is room."""
+        link = self._owner_link(key)
+        connection = link.connection if link is not None else None
+        if isinstance(trouble, Overloaded) and connection is not None and connection.is_full:
+            left_seconds = max(0.0, deadline - self._reactor.seconds())
+            with suppress(TimeoutError, KvtwistError):
+                await connection.room().addTimeout(left_seconds, self._reactor)
+        else:
+            await self._pause(attempt)
+
+    async def _pause(self, attempt: int = 0) -> None:
+        seconds = min(RETRY_DELAY_SECONDS * 2.0**attempt, RETRY_DELAY_SECONDS_MAX)
+        await deferLater(self._reactor, seconds * (1 + self._chance()) / 2, lambda: None)
 
     def _cluster_id(self) -> str:
         return self._table.cluster_id if self._table else ""

@@ -140,6 +140,7 @@ class Connection(Protocol):
         self._working_bytes = 0
         self._corked: list[bytes] | None = None
         self._corked_bytes = 0
+        self._waiting: deque[Deferred[None]] = deque()
         self._backlog: deque[Box] = deque()
         self._paused = False
         self._unread_bytes = 0
@@ -176,6 +177,20 @@ class Connection(Protocol):
         self._asked_bytes += len(data)
         self._write(data)
         return answer
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another call would end in `Overloaded` at once."""
+        return bool(self._questions) and self._overload(0) is not None
+
+    def room(self) -> Deferred[None]:
+        """Fires when there may be room for another call; first come, first served.
+
+        Fails with `NotSent` when the connection is lost.
+        """
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append(waiting)
+        return waiting
 
     def abort(self) -> None:
         """Drop the connection at once: what is in flight on it fails."""
@@ -221,6 +236,11 @@ class Connection(Protocol):
         question = self._questions.pop(tag, None)
         if question is not None:
             self._asked_bytes -= question.size_bytes
+            while self._waiting and not self.is_full:
+                waiting = self._waiting.popleft()
+                if not waiting.called:
+                    waiting.callback(None)
+                    break
         return question
 
     def _answer_received(self, tag: bytes, box: Box) -> None:
@@ -435,6 +455,10 @@ class Connection(Protocol):
             question = self._forget(tag)
             if question is not None:
                 question.answer.errback(NoAnswer(why))
+        waiting, self._waiting = self._waiting, deque()
+        for one in waiting:
+            if not one.called:
+                one.errback(NotSent(why))
         for notify in self._when_lost:
             notify(reason)
 

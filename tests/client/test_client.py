@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.client import Client, Record
@@ -208,11 +208,22 @@ class ClientTests(SynchronousTestCase):
         self.error(Unavailable, reading, 5.6)
         self.error(OutcomeUnknown, writing, 5.6)
 
+    def test_more_at_once_than_may_be_in_flight(self) -> None:
+        """Calls beyond what a connection may have in flight wait for room; none is lost, and they
+        do not wait longer than they must."""
+        key = self.cluster.key_of(1)
+        self.result(self.client.get(key))
+        started = self.cluster.network.clock.seconds()
+        calls = [self.client.put(key, str(at)) for at in range(5000)]
+        versions = self.result(gatherResults(calls))
+        self.assertEqual(len(set(versions)), 5000)
+        self.assertLess(self.cluster.network.clock.seconds() - started, 0.5)
+
     def test_close(self) -> None:
         """After closing nothing is left behind, and calls say so."""
         self.result(self.client.get("k"))
         self.result(self.client.close())
-        error = self.error(NotDone, self.client.get("k"), 6)
+        error = self.error(NotDone, self.client.get("k"), 0.1)
         self.assertIn("client is closed", str(error))
         ours = [w for w in self.cluster.network.wires if w.host.ip == CLIENT_IP and w.open]
         self.assertEqual(ours, [])
