@@ -1,99 +1,79 @@
-"""Puts and gets per second: one client process, three nodes on this machine, 100-byte values.
+"""kvtwist beside its peers: operations per second, in one run, in turns.
 
-    python benchmarks/throughput.py [seconds per row]
+    python benchmarks/throughput.py [--quick] [--seconds S] [--peer NAME ...] [--out DIR]
 
-The machine is shared by client and nodes, so figures compare only within one run.
+``benchmarks/README.md`` says what is measured and how to read it.
 """
 
 from __future__ import annotations
 
-import random
-import socket
-import subprocess
+import argparse
 import sys
 import tempfile
-import time
-from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
-from twisted.internet import task
-from twisted.internet.defer import Deferred, gatherResults
+from _machine import facts
+from _peers import PEERS
+from _processes import PeerFailed, Processes, ended_by_signals
+from _report import Report
+from _run import Run, start_peers
+from _workload import FULL, QUICK
 
-from kvtwist.client import Client
-
-NODES = 3
-KEYS = 10_000
-VALUE = b"v" * 100
-TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-def start_nodes(directory: str, ports: list[int]) -> list[subprocess.Popen[bytes]]:
-    """A cluster."""
-    peers = ",".join(f":{port}" for port in ports)
-    return [
-        subprocess.Popen(
-            (*TWISTD, "-n", "kvnode", f"--id=node-{port}", f"--addr=:{port}", f"--peers={peers}"),
-            cwd=directory,
-            stdout=subprocess.DEVNULL,
-        )
-        for port in ports
-    ]
-
-
-async def rate(call: Callable[[], Awaitable[object]], in_flight: int, seconds: float) -> float:
-    """Calls per second, with *in_flight* of them at any time."""
-    end = time.monotonic() + seconds
-    started = time.monotonic()
-    done = 0
-
-    async def one() -> None:
-        nonlocal done
-        while time.monotonic() < end:
-            await call()
-            done += 1
-
-    await gatherResults([Deferred.fromCoroutine(one()) for _ in range(in_flight)])
-    return done / (time.monotonic() - started)
-
-
-async def measure(reactor: Any, peers: str, seconds: float) -> None:
-    """Print the table."""
-    client = Client(reactor, peers, timeout_seconds=20)
-    keys = [f"user:{number}".encode() for number in range(KEYS)]
-    chance = random.Random(1)
-    await client.put_many(dict.fromkeys(keys, VALUE))
-    print(f"{'in flight':>9}  {'puts/s':>8}  {'gets/s':>8}")
-    for in_flight in (1, 64, 256):
-        puts = await rate(lambda: client.put(chance.choice(keys), VALUE), in_flight, seconds)
-        gets = await rate(lambda: client.get(chance.choice(keys)), in_flight, seconds)
-        print(f"{in_flight:>9}  {puts:>8,.0f}  {gets:>8,.0f}")
-    await client.close()
+RESULTS = Path(__file__).resolve().parent / "results"
+SECONDS_MIN, SECONDS_MAX = 0.05, 60.0
 
 
 def main() -> None:
-    """Run it."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 3.0
-    ports = free_ports(NODES)
-    peers = ",".join(f":{port}" for port in ports)
-    with tempfile.TemporaryDirectory() as directory:
-        nodes = start_nodes(directory, ports)
-        try:
-            task.react(lambda reactor: Deferred.fromCoroutine(measure(reactor, peers, seconds)))
-        finally:
-            for node in nodes:
-                node.terminate()
-            for node in nodes:
-                node.wait()
+    """Measure, print the table, write it down."""
+    options = parse_options()
+    plan = QUICK if options.quick else FULL
+    if options.seconds is not None:
+        plan = replace(plan, seconds=options.seconds)
+    report = Report(plan, facts())
+    try:
+        measure(report, options.peer)
+    except PeerFailed as reason:
+        sys.exit(f"kvtwist failed: {reason}")
+    print(report.text())
+    for path in report.write(options.out):
+        print(f"written: {path}", file=sys.stderr)
+
+
+def measure(report: Report, peers: list[str]) -> None:
+    """Start everything, measure, end everything."""
+    with ended_by_signals(), tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        processes = Processes(stack, Path(directory))
+        Run(report, start_peers(report, processes, peers)).measure_all()
+
+
+def parse_options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="kvtwist beside its peers, operations per second")
+    parser.add_argument("--quick", action="store_true", help="some 40 seconds, 100 bytes only")
+    parser.add_argument("--seconds", type=seconds, metavar="S", help="for each measurement")
+    parser.add_argument(
+        "--peer",
+        nargs="*",
+        choices=PEERS,
+        default=list(PEERS),
+        metavar="NAME",
+        help=f"only these, of {', '.join(PEERS)}",
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="for the results")
+    return parser.parse_args()
+
+
+def seconds(text: str) -> float:
+    """The length of a measurement, within reason.
+
+    :raises argparse.ArgumentTypeError: when it is not.
+    """
+    length = float(text)
+    if not SECONDS_MIN <= length <= SECONDS_MAX:
+        raise argparse.ArgumentTypeError(f"{SECONDS_MIN:g} to {SECONDS_MAX:g}, not {text}")
+    return length
 
 
 if __name__ == "__main__":

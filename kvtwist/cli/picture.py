@@ -34,7 +34,8 @@ def draw_ring(owners: Sequence[str], legend: Sequence[tuple[str, str, str]]) -> 
         *key,
         "",
         f"{counted(len(owners), 'partition')}, clockwise; 0 is at the top.",
-        "Each letter is the owner of the partition that lies there.",
+        "Each letter is the owner of the",
+        "partition that lies there.",
     ]
     height = max(len(circle), len(notes))
     top = (height - len(notes)) // 2

@@ -7,7 +7,7 @@ import json
 import sys
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 
 class Printer:
@@ -18,7 +18,7 @@ class Printer:
 
     def line(self, text: str = "") -> None:
         """A line for people."""
-        print(text)
+        _print(text, sys.stdout)
 
     def object(self, said: dict[str, Any]) -> None:
         """One JSON object, on one line."""
@@ -31,7 +31,14 @@ class Printer:
 
     def error(self, message: str) -> None:
         """One line on standard error."""
-        print(f"kvcli: {' '.join(message.split())}", file=sys.stderr)
+        line = "".join(map(_harmless, " ".join(message.split())))
+        _print(f"kvcli: {line}", sys.stderr)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    """Print, with escapes for what the terminal's encoding does not have."""
+    encoding = stream.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 def text_of(data: bytes) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kvtwist.wire.boxes import BoxLimits
 from kvtwist.wire.limits import ConnectionLimits
@@ -36,10 +36,13 @@ class Limits:
 
     def of_connection(self) -> ConnectionLimits:
         """The limits of one connection."""
-        natural = BoxLimits.for_values_of(self.value_bytes_max)
-        box_bytes_max = self.box_bytes_max or natural.box_bytes_max
+        boxes = BoxLimits.for_values_of(self.value_bytes_max)
+        if self.box_bytes_max:
+            boxes = BoxLimits.of_bytes(self.box_bytes_max)
+        if self.box_pairs_max:
+            boxes = replace(boxes, box_pairs_max=self.box_pairs_max)
         return ConnectionLimits(
-            boxes=BoxLimits(box_bytes_max, self.box_pairs_max or natural.box_pairs_max),
+            boxes=boxes,
             requests_in_flight_max=self.requests_in_flight_max,
             request_bytes_in_flight_max=self.request_bytes_in_flight_max,
             answer_bytes_unread_max=self.answer_bytes_unread_max,

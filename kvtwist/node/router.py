@@ -65,6 +65,7 @@ class Router:
         self._stopping = False
         self._topology: Topology | None = None
         self._mine: list[bool] = []
+        self._places: list[bytes] = []
 
     def responders(self) -> dict[type[amp.Command], Responder]:
         """A responder for each command on data."""
@@ -86,7 +87,10 @@ class Router:
         """
         partition, owner = self.locate(arguments)
         if owner is None:
-            return self._store.apply(partition, command, arguments)
+            answer = self.apply(partition, command, arguments)
+            applied = self._store.revision(partition).to_bytes(8, "big")
+            answer["applied"] = self._places[partition] + applied
+            return answer
         return Deferred.fromCoroutine(self.forward(command, arguments, owner))
 
     def locate(self, arguments: Arguments) -> tuple[int, Member | None]:
@@ -122,6 +126,11 @@ class Router:
             raise Unavailable(f"{name} is stopping: ask another node", waiting_for=[name])
         topology = self._cluster.founded()
         self._mine = [row[0] == name for row in topology.placement.replicas]
+        cluster = bytes.fromhex(topology.cluster_id)
+        self._places = [
+            cluster + partition.to_bytes(2, "big")
+            for partition in range(topology.settings.partitions)
+        ]
         self._topology = topology
         return topology
 

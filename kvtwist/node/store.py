@@ -26,6 +26,10 @@ class Store:
         """How many keys there are."""
         return sum(map(len, self._partitions.values()))
 
+    def revision(self, number: int) -> int:
+        """How often the partition, which has been used, was changed."""
+        return self._partitions[number].revision
+
     def apply(self, number: int, command: type[amp.Command], arguments: Arguments) -> Arguments:
         """Carry *command* out in partition *number*; the answer to it."""
         partition = self._partitions.get(number)

@@ -70,7 +70,11 @@ class BoxLimits:
         Twice the value, so that a value a little over *its* limit is refused by that limit's own
         name, and a quarter of a mebibyte for everything else.
         """
-        box_bytes_max = 2 * value_bytes_max + (1 << 18)
+        return cls.of_bytes(2 * value_bytes_max + (1 << 18))
+
+    @classmethod
+    def of_bytes(cls, box_bytes_max: int) -> BoxLimits:
+        """Limits with as many pairs as the largest values need, and some."""
         return cls(box_bytes_max, 256 + box_bytes_max // VALUE_BYTES_MAX)
 
 

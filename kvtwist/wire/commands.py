@@ -18,6 +18,10 @@ The commands on data share these as well:
 * ``timeout_ms`` (optional): what is left of the request's time when it is sent. The node answers,
   or fails, within it.
 * ``forwarded`` (optional): said by a node that passes a request on. It will not be passed on again.
+
+The answers to commands on one key say in ``applied`` what they have seen: 26 bytes, namely the
+cluster's id (16), the partition (2, big-endian) and how far it had been applied (8, big-endian). A
+client that shows the highest that it has seen of a partition can be given reads that are no older.
 """
 
 from __future__ import annotations
@@ -68,6 +72,9 @@ _SETTINGS: _Pairs = [
     (b"tokens_per_member", Natural()),
     (b"durable", amp.Boolean()),
 ]
+
+
+_SEEN: _Pairs = [(b"applied", Blob(optional=True))]
 
 
 def _errors(*classes: type[Any]) -> _Errors:
@@ -185,7 +192,11 @@ class Get(amp.Command):
     """
 
     arguments: ClassVar[_Pairs] = [(b"key", Blob()), *_DATA]
-    response: ClassVar[_Pairs] = [(b"version", Natural()), (b"value", Blob(optional=True))]
+    response: ClassVar[_Pairs] = [
+        (b"version", Natural()),
+        (b"value", Blob(optional=True)),
+        *_SEEN,
+    ]
     errors: ClassVar[_Errors] = _DATA_ERRORS
 
 
@@ -193,7 +204,7 @@ class Put(amp.Command):
     """Write one key, whatever was there. The answer is its new version."""
 
     arguments: ClassVar[_Pairs] = [(b"key", Blob()), (b"value", Blob()), *_DATA]
-    response: ClassVar[_Pairs] = [(b"version", Natural())]
+    response: ClassVar[_Pairs] = [(b"version", Natural()), *_SEEN]
     errors: ClassVar[_Errors] = _DATA_ERRORS
 
 
@@ -213,6 +224,7 @@ class Delete(amp.Command):
         (b"done", amp.Boolean()),
         (b"version", Natural()),
         (b"value", Blob(optional=True)),
+        *_SEEN,
     ]
     errors: ClassVar[_Errors] = _DATA_ERRORS
 
@@ -234,6 +246,7 @@ class CompareAndSet(amp.Command):
         (b"done", amp.Boolean()),
         (b"version", Natural()),
         (b"value", Blob(optional=True)),
+        *_SEEN,
     ]
     errors: ClassVar[_Errors] = _DATA_ERRORS
 

@@ -99,12 +99,13 @@ class _Question(NamedTuple):
 class _Swept(NamedTuple):
     """What the last sweep saw.
 
-    ``inside_box`` is the number of the box that had begun, ``None`` between boxes.
+    ``inside_box`` is the number of the box that had begun, ``None`` between boxes. ``quiet_sweeps``
+    counts whole intervals of silence: the first quiet sweep ends one that may have begun late.
     """
 
     read_bytes: int = 0
     inside_box: int | None = None
-    idle_seconds: float = 0.0
+    quiet_sweeps: int = -1
 
 
 @implementer(IPushProducer)
@@ -390,8 +391,9 @@ class Connection(Protocol):
     def _send(self, data: bytes) -> None:
         if not self.connected or self.transport is None or self._why_dropped:
             return
+        was_paused = self._paused
         self.transport.write(data)
-        if self._paused:
+        if was_paused:
             self._unread_bytes += len(data)
             if self._unread_bytes > self._limits.answer_bytes_unread_max:
                 limit = self._limits.answer_bytes_unread_max
@@ -436,14 +438,14 @@ class Connection(Protocol):
         now = _Swept(
             read_bytes=self._read_bytes,
             inside_box=self._reader.boxes if self._reader.is_inside_box else None,
-            idle_seconds=0.0 if busy else before.idle_seconds + interval_seconds,
+            quiet_sweeps=-1 if busy else before.quiet_sweeps + 1,
         )
         self._swept = now
         stuck = now.inside_box is not None and now.inside_box == before.inside_box
         least_bytes = limits.box_bytes_per_second_min * interval_seconds
         if stuck and not self._paused and progress_bytes < least_bytes:
             self._drop(f"under box_bytes_per_second_min={limits.box_bytes_per_second_min}")
-        elif now.idle_seconds >= limits.idle_seconds_max:
+        elif now.quiet_sweeps * interval_seconds >= limits.idle_seconds_max:
             self._drop(f"over idle_seconds_max={limits.idle_seconds_max}")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -43,8 +43,26 @@ class RoutingTests(SynchronousTestCase):
         return self.link.call(command, arguments, timeout_seconds=10.0)
 
     def result(self, command: type[amp.Command], **arguments: Any) -> Any:
-        """What node-1 answers."""
-        return self.cluster.network.result_of(self.ask(command, **arguments))
+        """What node-1 answers, apart from how far the partition has been applied."""
+        answer = self.cluster.network.result_of(self.ask(command, **arguments))
+        self.assertEqual(len(answer.pop("applied")), 26)
+        return answer
+
+    def test_applied(self) -> None:
+        """Else a client cannot tell a node what it has seen already, and reads its own writes only
+        by luck: the mark names cluster and partition and grows with each change."""
+        topology = self.cluster.nodes[1].cluster.founded()
+        marks = []
+        for key in (self.mine, self.others):
+            for command, more in ((commands.Put, {"value": b"v"}), (commands.Get, {})):
+                asking = self.ask(command, key=key, **more)
+                answer = self.cluster.network.result_of(asking)
+                place = topology.partition_of(key).to_bytes(2, "big")
+                self.assertEqual(answer["applied"][:18], bytes.fromhex(topology.cluster_id) + place)
+                marks.append(int.from_bytes(answer["applied"][18:], "big"))
+                self.assertEqual(marks[-1], answer["version"])
+        again = self.cluster.network.result_of(self.ask(commands.Put, key=self.mine, value=b"w"))
+        self.assertEqual(int.from_bytes(again["applied"][18:], "big"), marks[0] + 1)
 
     def test_forwarded(self) -> None:
         """Else a stock client that knows one node reaches only a third of its keys."""

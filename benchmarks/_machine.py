@@ -1,0 +1,68 @@
+"""What a table is worth nothing without: on what, and of what, it was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import twisted
+
+import kvtwist
+
+_HERE = Path(__file__).resolve().parent
+
+
+def facts() -> dict[str, str]:
+    """Name and value of each fact, in the order in which to show them."""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "kvtwist": f"{kvtwist.__version__} {_commit()}".strip(),
+        "cpu": _cpu(),
+        "cores": str(os.cpu_count()),
+        "load before": f"{os.getloadavg()[0]:.1f}",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "twisted": twisted.__version__,
+        "go": _found(r"go([\d.]+)", "go", "version"),
+        "redis": _found(r"v=([\d.]+)", "redis-server", "--version"),
+    }
+
+
+def _cpu() -> str:
+    """The model's name; Python does not know it on Linux."""
+    try:
+        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    """The commit that is checked out, and whether there are changes; nothing without git."""
+    git = ("git", "-C", str(_HERE), "--no-optional-locks")
+    commit = _output(*git, "rev-parse", "--short", "HEAD").strip()
+    if not commit:
+        return ""
+    is_changed = bool(_output(*git, "status", "--porcelain", "--", str(_HERE.parent / "kvtwist")))
+    return f"({commit}{', with changes' if is_changed else ''})"
+
+
+def _found(pattern: str, *command: str) -> str:
+    found = re.search(pattern, _output(*command))
+    return found[1] if found else "not installed"
+
+
+def _output(*command: str) -> str:
+    """What a command prints; nothing if it cannot be run, or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout

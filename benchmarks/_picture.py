@@ -1,0 +1,177 @@
+"""The picture: bars of operations per second, as SVG written by hand.
+
+A panel for each size of value and operation; in it a group for each number of requests in flight;
+in that a bar for each series. The scale is logarithmic, since the fastest is some hundred times as
+fast as the slowest, so every bar also says its figure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from xml.sax.saxutils import escape
+
+from _workload import OPERATIONS, Cell
+
+Speed = Callable[[str, Cell], float | None]
+
+_COLOURS = {
+    "kvtwist": "#c2410c",
+    "kvtwist-many": "#fb923c",
+    "amp": "#475569",
+    "go": "#0284c7",
+    "redis": "#15803d",
+    "redis-pipelined": "#86c79b",
+}
+_INK, _FAINT, _PAPER = "#1f2937", "#e2e8f0", "#ffffff"
+
+_PANEL_WIDTH, _PANEL_HEIGHT = 540, 220
+_LEFT, _TOP, _GAP_X, _GAP_Y, _BOTTOM = 64, 112, 56, 66, 16
+_GROUP_PADDING = 12
+_HEADROOM = 1.8
+"""The top of the axis over the largest value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A logarithmic axis upwards.
+
+    :ivar low: exponent of ten of the bottom, a whole number.
+    :ivar high: exponent of ten of the top.
+    """
+
+    low: int
+    high: float
+
+    @classmethod
+    def around(cls, values: Sequence[float]) -> Scale:
+        """The axis that has room for all *values* and for a figure above the largest."""
+        low = math.floor(math.log10(min(values, default=1_000)))
+        return cls(low, math.log10(max(values, default=10_000) * _HEADROOM))
+
+    def height(self, value: float) -> float:
+        """How far above the bottom *value* is, in pixels."""
+        share = (math.log10(value) - self.low) / (self.high - self.low)
+        return max(0.0, share) * _PANEL_HEIGHT
+
+    @property
+    def ticks(self) -> list[int]:
+        """The powers of ten on it."""
+        return [10**exponent for exponent in range(self.low, math.floor(self.high) + 1)]
+
+
+def draw(titles: Mapping[str, str], cells: Sequence[Cell], speed: Speed, footer: str) -> str:
+    """The whole picture, as an SVG document.
+
+    :param titles: the series to show, and what to call them.
+    :param footer: where and when it was measured.
+    """
+    sizes = list(dict.fromkeys(cell.value_bytes for cell in cells))
+    speeds = [value for name in titles for cell in cells if (value := speed(name, cell))]
+    scale = Scale.around(speeds)
+    width = _LEFT + len(OPERATIONS) * (_PANEL_WIDTH + _GAP_X)
+    height = _TOP + len(sizes) * (_PANEL_HEIGHT + _GAP_Y) + _BOTTOM
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"'
+            f' viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif"'
+            f' font-size="12" fill="{_INK}" role="img" aria-label="{_TITLE}">',
+            f'<rect width="{width}" height="{height}" fill="{_PAPER}"/>',
+            _text(_LEFT, 32, _TITLE, size=20, weight="bold"),
+            _text(_LEFT, 52, _SUBTITLE, size=13),
+            *_legend(titles),
+            *(
+                line
+                for row, size in enumerate(sizes)
+                for column, operation in enumerate(OPERATIONS)
+                for line in _panel(
+                    (
+                        _LEFT + column * (_PANEL_WIDTH + _GAP_X),
+                        _TOP + row * (_PANEL_HEIGHT + _GAP_Y),
+                    ),
+                    f"{operation}, {size:,}-byte values, op/s",
+                    [c for c in cells if (c.value_bytes, c.operation) == (size, operation)],
+                    list(titles),
+                    speed,
+                    scale,
+                )
+            ),
+            _text(_LEFT, height - 16, footer, size=11),
+            "</svg>",
+            "",
+        ]
+    )
+
+
+_TITLE = "Operations per second: kvtwist beside its peers"
+_SUBTITLE = (
+    "One client and all servers on one machine, measured in turns; median. Logarithmic scale: "
+    "compare the figures, not the areas."
+)
+
+
+def _legend(titles: Mapping[str, str]) -> Iterator[str]:
+    for index, (name, title) in enumerate(titles.items()):
+        x = _LEFT + index * 170
+        yield f'<rect x="{x}" y="66" width="12" height="12" fill="{_COLOURS[name]}"/>'
+        yield _text(x + 18, 76, title)
+
+
+def _panel(
+    origin: tuple[int, int],
+    title: str,
+    cells: Sequence[Cell],
+    names: Sequence[str],
+    speed: Speed,
+    scale: Scale,
+) -> Iterator[str]:
+    left, top = origin
+    bottom = top + _PANEL_HEIGHT
+    yield _text(left, top - 8, title, size=14, weight="bold")
+    for tick in scale.ticks:
+        y = bottom - scale.height(tick)
+        yield f'<path d="M{left} {y:.1f}h{_PANEL_WIDTH}" stroke="{_FAINT}"/>'
+        yield _text(left - 8, y + 4, _short(tick), anchor="end")
+    group_width = _PANEL_WIDTH / len(cells)
+    bar_width = (group_width - 2 * _GROUP_PADDING) / len(names)
+    for group, cell in zip(count(), cells):
+        start = left + group * group_width + _GROUP_PADDING
+        for index, name in enumerate(names):
+            if value := speed(name, cell):
+                x = start + index * bar_width
+                yield from _bar(name, x, bottom, bar_width, scale.height(value), value)
+        middle = left + (group + 0.5) * group_width
+        yield _text(middle, bottom + 18, f"{cell.in_flight} in flight", anchor="middle")
+    yield f'<path d="M{left} {bottom}h{_PANEL_WIDTH}" stroke="{_INK}"/>'
+
+
+def _bar(
+    name: str, x: float, bottom: float, width: float, height: float, value: float
+) -> Iterator[str]:
+    yield (
+        f'<rect x="{x + 1:.1f}" y="{bottom - height:.1f}" width="{width - 2:.1f}"'
+        f' height="{height:.1f}" fill="{_COLOURS[name]}"><title>{value:,.0f} op/s</title></rect>'
+    )
+    weight = "bold" if name == "kvtwist" else "normal"
+    middle, above = x + width / 2, bottom - height - 4
+    yield _text(middle, above, _short(value), size=9, anchor="middle", weight=weight)
+
+
+def _short(value: float) -> str:
+    """1234 as 1.2k, 56789 as 57k."""
+    for unit, sign in ((1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            scaled = value / unit
+            return f"{scaled:.1f}{sign}".replace(".0", "") if scaled < 10 else f"{scaled:.0f}{sign}"
+    return f"{value:.0f}"
+
+
+def _text(
+    x: float, y: float, text: str, *, size: int = 12, anchor: str = "start", weight: str = "normal"
+) -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}"'
+        f' font-weight="{weight}">{escape(text)}</text>'
+    )

@@ -1,0 +1,155 @@
+"""The processes of a run: servers, and load generators that measure when they are asked to.
+
+All of them end with the `ExitStack` that they were started in, whatever happens.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from _workload import Sample
+
+START_SECONDS_MAX = 20.0
+STOP_SECONDS_MAX = 5.0
+ANSWER_SECONDS_MAX = 60.0
+"""How much longer than it should take a measurement may take: requests that hang end by then."""
+
+
+class PeerFailed(Exception):
+    """A process ended, or did not do what it was asked to; the reason is for people."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that nothing listens on just now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+class Processes:
+    """Starts processes whose logs and files are in one directory."""
+
+    def __init__(self, stack: ExitStack, directory: Path) -> None:
+        self.directory = directory
+        self._stack = stack
+
+    def serve(self, name: str, command: Sequence[str], port: int) -> None:
+        """Start a server and wait until it accepts connections."""
+        process = self._start(name, command)
+        end = time.monotonic() + START_SECONDS_MAX
+        while not _accepts(port):
+            if process.poll() is not None or time.monotonic() > end:
+                raise PeerFailed(f"{name} did not start: {_last_line(self._log(name))}")
+            time.sleep(0.02)
+
+    def generator(self, name: str, command: Sequence[str]) -> Generator:
+        """Start a load generator."""
+        process = self._start(name, command, talks=True)
+        return Generator(name, process, self._log(name))
+
+    def _start(
+        self, name: str, command: Sequence[str], *, talks: bool = False
+    ) -> subprocess.Popen[bytes]:
+        log = self._stack.enter_context(self._log(name).open("wb"))
+        process = subprocess.Popen(
+            command,
+            cwd=self.directory,
+            stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if talks else log,
+            stderr=log,
+        )
+        self._stack.callback(_end, process)
+        return process
+
+    def _log(self, name: str) -> Path:
+        return self.directory / f"{name}.log"
+
+
+class Generator:
+    """A process that measures: it reads a line for each measurement and answers with one."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.name = name
+        self._process = process
+        self._log = log
+
+    def measure(self, operation: str, value_bytes: int, in_flight: int, seconds: float) -> Sample:
+        """Have one measurement made.
+
+        :raises PeerFailed: when no answer comes in time.
+        """
+        question = f"{operation} {value_bytes} {in_flight} {seconds}\n"
+        requests, answers = _pipes(self._process)
+        try:
+            requests.write(question.encode())
+            requests.flush()
+        except OSError:
+            raise PeerFailed(f"{self.name} ended: {_last_line(self._log)}") from None
+        if not select.select([answers], [], [], seconds + ANSWER_SECONDS_MAX)[0]:
+            raise PeerFailed(f"{self.name} did not answer to {question!r}")
+        answer = answers.readline()
+        if not answer:
+            raise PeerFailed(f"{self.name} ended: {_last_line(self._log)}")
+        return Sample(**json.loads(answer))
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that no process is left over."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, stop) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    return process.stdin, process.stdout
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End it, politely at first. A generator also ends when nobody can ask it any more."""
+    process.terminate()
+    if process.stdin is not None:
+        with suppress(OSError):  # a question that a dead one never read
+            process.stdin.close()
+    try:
+        process.wait(STOP_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

@@ -1,0 +1,3 @@
+module gostore
+
+go 1.18
