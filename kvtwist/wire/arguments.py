@@ -133,7 +133,7 @@ class Numbers(Blob):
 
     def to_bytes(self, value: Sequence[int]) -> bytes:
         """Pack them."""
-        return struct.pack(f">{len(value)}Q", *value)
+        return struct.pack(f">{len(value)}Q", *map(_checked_natural, value))
 
     def from_bytes(self, data: bytes) -> tuple[int, ...]:
         """Unpack them."""

@@ -83,7 +83,10 @@ def _read(fields: list[_Field], box: Box) -> Values:
     for name, wire_name, optional, _, read in fields:
         data = box.get(wire_name)
         if data is not None:
-            values[name] = read(data, box)
+            try:
+                values[name] = read(data, box)
+            except Exception as error:
+                raise ValueError(f"{name}: {error}") from error
         elif optional:
             values[name] = None
         else:

@@ -201,7 +201,10 @@ class Get(amp.Command):
 
 
 class Put(amp.Command):
-    """Write one key, whatever was there. The answer is its new version."""
+    """Write ``value`` under one ``key``, whatever was there.
+
+    The answer is its new ``version``.
+    """
 
     arguments: ClassVar[_Pairs] = [(b"key", Blob()), (b"value", Blob()), *_DATA]
     response: ClassVar[_Pairs] = [(b"version", Natural()), *_SEEN]

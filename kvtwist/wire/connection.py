@@ -100,7 +100,7 @@ class _Swept(NamedTuple):
     """What the last sweep saw.
 
     ``inside_box`` is the number of the box that had begun, ``None`` between boxes. ``quiet_sweeps``
-    counts whole intervals of silence: the first quiet sweep ends one that may have begun late.
+    counts whole intervals of silence: a new connection's first one may be no whole one.
     """
 
     read_bytes: int = 0
@@ -117,6 +117,7 @@ class Connection(Protocol):
 
     :ivar greeting: what the peer said in its `Hello`, once it has.
     :ivar reads: how often bytes have come in; it stands still while the peer is silent.
+    :ivar why_dropped: why this side has dropped the connection; empty if it has not.
     :ivar unanswered: requests of the peer's that are being worked on.
     """
 
@@ -147,7 +148,7 @@ class Connection(Protocol):
         self._unread_bytes = 0
         self._read_bytes = 0
         self._swept = _Swept()
-        self._why_dropped = ""
+        self.why_dropped = ""
         self._when_made: list[Callable[[Connection], None]] = []
         self._when_lost: list[Callable[[Failure], None]] = []
         self.greeting: Greeting | None = None
@@ -200,8 +201,16 @@ class Connection(Protocol):
             abort()
 
     def close(self) -> None:
-        """Close the connection once everything written has been sent."""
+        """Close the connection once everything written has been sent.
+
+        A transport that has a producer waits for it; this one has nothing more to say.
+        """
         if self.transport is not None:
+            if self._corked:
+                self._uncork()
+                self._corked = []
+            if self._responders:
+                self.transport.unregisterProducer()
             self.transport.loseConnection()
 
     def when_made(self, notify: Callable[[Connection], None]) -> None:
@@ -275,7 +284,7 @@ class Connection(Protocol):
         except Exception:
             self._answer_failure(Failure(), name, tag)
             return
-        size_bytes = sum(map(len, box.values()))
+        size_bytes = _size_bytes(box)
         self.unanswered += 1
         self._working_bytes += size_bytes
         answer.addCallback(self._answer_later, codec, tag)
@@ -289,7 +298,7 @@ class Connection(Protocol):
         if entry is None:
             known = ", ".join(sorted(known.decode() for known in self._responders)) or "none"
             raise UnknownCommand(f"there is no command {_shown(name)} here; known are: {known}")
-        if self.unanswered and (overload := self._overworked()) is not None:
+        if self.unanswered and (overload := self._overworked(_size_bytes(box))) is not None:
             raise overload
         codec, responder = entry
         try:
@@ -298,11 +307,11 @@ class Connection(Protocol):
             raise MalformedRequest(f"{codec.command.__name__}: {error}") from error
         return codec, responder(self, arguments)
 
-    def _overworked(self) -> Overloaded | None:
+    def _overworked(self, size_bytes: int) -> Overloaded | None:
         limits = self._limits
         if self.unanswered >= limits.requests_in_flight_max:
             return _overloaded("requests_in_flight_max", limits.requests_in_flight_max)
-        if self._working_bytes >= limits.request_bytes_in_flight_max:
+        if self._working_bytes + size_bytes > limits.request_bytes_in_flight_max:
             return _overloaded("request_bytes_in_flight_max", limits.request_bytes_in_flight_max)
         return None
 
@@ -333,7 +342,7 @@ class Connection(Protocol):
         try:
             boxes = self._reader.feed(data)
         except FramingError as error:
-            self._drop("it does not speak our protocol: is it a kvtwist node?", str(error))
+            self.drop("it does not speak our protocol: is it a kvtwist node?", str(error))
             return
         if self._backlog or self._paused:
             self._backlog.extend(boxes)
@@ -346,7 +355,7 @@ class Connection(Protocol):
         try:
             for at, box in enumerate(boxes):
                 self._box_received(box)
-                if self._why_dropped:
+                if self.why_dropped:
                     return
                 if self._corked_bytes > CORKED_BYTES_MAX:
                     self._uncork()
@@ -389,20 +398,23 @@ class Connection(Protocol):
             self._send(corked[0] if len(corked) == 1 else b"".join(corked))
 
     def _send(self, data: bytes) -> None:
-        if not self.connected or self.transport is None or self._why_dropped:
+        if not self.connected or self.transport is None or self.why_dropped:
             return
         was_paused = self._paused
         self.transport.write(data)
-        if was_paused:
+        if self._paused:
             self._unread_bytes += len(data)
-            if self._unread_bytes > self._limits.answer_bytes_unread_max:
+            # One answer alone may be over the limit: it was the transport that took it.
+            if was_paused and self._unread_bytes > self._limits.answer_bytes_unread_max:
                 limit = self._limits.answer_bytes_unread_max
-                self._drop(f"over answer_bytes_unread_max={limit}: it does not read its answers")
+                self.drop(f"over answer_bytes_unread_max={limit}: it does not read its answers")
 
     # -- flow control: the transport's side ------------------------------------------------------
 
     def pauseProducing(self) -> None:
         """The other end does not take its answers: read no more requests of it."""
+        if self._paused:
+            return  # a transport says so at every write that it has no room for
         self._paused = True
         self._unread_bytes = 0
         if self.transport is not None:
@@ -435,24 +447,25 @@ class Connection(Protocol):
         before, limits = self._swept, self._limits
         progress_bytes = self._read_bytes - before.read_bytes
         busy = progress_bytes or self.unanswered or self._paused
+        inside = self._reader.is_inside_box and not self._paused
         now = _Swept(
             read_bytes=self._read_bytes,
-            inside_box=self._reader.boxes if self._reader.is_inside_box else None,
-            quiet_sweeps=-1 if busy else before.quiet_sweeps + 1,
+            inside_box=self._reader.boxes if inside else None,
+            quiet_sweeps=0 if busy else before.quiet_sweeps + 1,
         )
         self._swept = now
         stuck = now.inside_box is not None and now.inside_box == before.inside_box
         least_bytes = limits.box_bytes_per_second_min * interval_seconds
-        if stuck and not self._paused and progress_bytes < least_bytes:
-            self._drop(f"under box_bytes_per_second_min={limits.box_bytes_per_second_min}")
+        if stuck and progress_bytes < least_bytes:
+            self.drop(f"under box_bytes_per_second_min={limits.box_bytes_per_second_min}")
         elif now.quiet_sweeps * interval_seconds >= limits.idle_seconds_max:
-            self._drop(f"over idle_seconds_max={limits.idle_seconds_max}")
+            self.drop(f"over idle_seconds_max={limits.idle_seconds_max}")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Fail everything in flight."""
         self.connected = 0
         self._backlog.clear()
-        why = self._why_dropped or f"the connection was lost: {reason.getErrorMessage()}"
+        why = self.why_dropped or f"the connection was lost: {reason.getErrorMessage()}"
         for tag in list(self._questions):
             question = self._forget(tag)
             if question is not None:
@@ -464,9 +477,9 @@ class Connection(Protocol):
         for notify in self._when_lost:
             notify(reason)
 
-    def _drop(self, why: str, detail: str = "") -> None:
+    def drop(self, why: str, detail: str = "") -> None:
         """Abort the connection and say why, in the log (seldom) and to whoever waits."""
-        self._why_dropped = why
+        self.why_dropped = why
         self._seldom.warn(f"{self._peer()}: connection dropped: {detail or why}")
         self.abort()
 
@@ -476,6 +489,10 @@ class Connection(Protocol):
         peer = self.transport.getPeer() if self.transport is not None else None
         host, port = getattr(peer, "host", None), getattr(peer, "port", None)
         return f"{host}:{port}" if host else "a peer"
+
+
+def _size_bytes(box: Box) -> int:
+    return sum(map(len, box.values()))
 
 
 def _too_large(box: OversizedBox) -> TooLarge:

@@ -59,7 +59,7 @@ def write_failure(error: KvtwistError) -> tuple[bytes, bytes]:
     details = error.details()
     if not details:
         return code.encode(), text
-    typed = json.dumps(details, separators=(",", ":")).encode()
+    typed = json.dumps(details, separators=(",", ":"), default=repr).encode()
     if len(text) + 1 + len(typed) > DESCRIPTION_BYTES_MAX:
         return code.encode(), text
     return code.encode(), text + b"\n" + typed

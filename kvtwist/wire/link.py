@@ -180,7 +180,7 @@ class Link:
 
     def _greet(self, connection: Connection) -> None:
         mine = self._introduce()
-        connection.when_lost(self._lost)
+        connection.when_lost(lambda reason: self._lost(connection, reason))
         hello = connection.call(Hello, mine.arguments(), self._times.hello_timeout_seconds)
         hello.addCallback(self._greeted, mine, connection)
         hello.addErrback(self._not_greeted, connection)
@@ -217,15 +217,14 @@ class Link:
 
     def _check(self, connection: Connection, silence: _Silence) -> None:
         if silence.pings_unheard(connection.reads) >= self._times.pings_unheard_max:
-            _log.warn("{who} does not answer any more: hung up", who=self.address)
-            connection.abort()
+            connection.drop("it does not answer any more")
         else:
             patience_seconds = self._times.pings_unheard_max * self._times.ping_interval_seconds
             connection.call(Ping, {}, patience_seconds).addErrback(_expected)
 
-    def _lost(self, reason: Failure) -> None:
-        if self.connection is not None:
-            self._changed(None, _in_words(reason))
+    def _lost(self, connection: Connection, reason: Failure) -> None:
+        if self.connection is connection:
+            self._changed(None, connection.why_dropped or _in_words(reason))
 
     def _changed(
         self, connection: Connection | None, trouble: str, refused: HelloRefused | None = None
