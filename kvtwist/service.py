@@ -8,8 +8,10 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,9 +23,8 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from kvtwist.core.address import LOOPBACK, Address
-from kvtwist.core.topology import Member, Settings, check_name
+from kvtwist.core.topology import Member, Settings, Topology, check_name
 from kvtwist.errors import ConfigurationError
-from kvtwist.node.clock import elapsed_clock
 from kvtwist.node.cluster import Cluster
 from kvtwist.node.founder import Founder, Hopeless
 from kvtwist.node.limits import Limits
@@ -31,6 +32,7 @@ from kvtwist.node.peers import Peers
 from kvtwist.node.router import Router
 from kvtwist.node.server import Server
 from kvtwist.node.store import Store
+from kvtwist.wire.clock import elapsed_clock
 from kvtwist.wire.deadlines import Deadlines
 
 FIRST_REVISION_BITS = 52
@@ -76,6 +78,7 @@ class Node(Service):
         which it is of no use. By default it says so in the log and stops itself.
     :param identity: 32 hexadecimal digits, new for each life of a node that keeps nothing on disk.
     :param chance: numbers from 0 to 1, for jitter.
+    :param wall_seconds: the wall clock; read once.
     :raises ConfigurationError: when the configuration contradicts itself.
     """
 
@@ -86,6 +89,7 @@ class Node(Service):
         hopeless: Hopeless | None = None,
         identity: str | None = None,
         chance: Callable[[], float] = random.random,
+        wall_seconds: Callable[[], float] = time.time,
     ) -> None:
         self._reactor = reactor
         self._config = config
@@ -96,7 +100,11 @@ class Node(Service):
         limits = config.limits.of_connection()
         self._hopeless: Hopeless | None = hopeless or self._stop_myself
         self.cluster = Cluster(
-            me, config.founders or (me.address,), config.settings, elapsed_seconds
+            me,
+            config.founders or (me.address,),
+            config.settings,
+            elapsed_seconds,
+            int(wall_seconds() * 1000),
         )
         store = Store(lambda: secrets.randbits(FIRST_REVISION_BITS))
         self.peers = Peers(
@@ -106,7 +114,7 @@ class Node(Service):
             reactor, self.cluster, store, self.peers, config.limits, elapsed_seconds, chance
         )
         self._founder = Founder(reactor, self.cluster, self.peers, self._give_up)
-        self._server = Server(
+        self.server = Server(
             reactor,
             self.cluster,
             store,
@@ -114,24 +122,25 @@ class Node(Service):
             self._router,
             deadlines,
             config.limits,
-            self._give_up,
         )
+        self.cluster.when_founded(self._reach_members)
 
     def privilegedStartService(self) -> None:
         """Listen.
 
         :raises ConfigurationError: when the address cannot be listened on.
         """
-        super().privilegedStartService()
         self._listen()
+        super().privilegedStartService()
 
     def startService(self) -> None:
         """Dial the peers and take part in the founding."""
-        super().startService()
         self._listen()
+        super().startService()
+        self._router.start()
         self._warn()
         self.cluster.start()
-        self._server.start()
+        self.server.start()
         self.peers.start()
         self._founder.start()
 
@@ -146,7 +155,7 @@ class Node(Service):
         if self._port is not None:
             port, self._port = self._port, None
             await _finished(port.stopListening())
-        await self._server.drain()
+        await self.server.drain()
         await self.peers.stop()
         _log.info("{me} has stopped", me=self._config.name)
 
@@ -156,14 +165,17 @@ class Node(Service):
         address = self._config.listen
         try:
             self._port = self._reactor.listenTCP(
-                address.port, self._server, backlog=1024, interface=address.host
+                address.port, self.server, backlog=1024, interface=address.host
             )
         except CannotListenError as error:
             why = getattr(error.socketError, "strerror", None) or str(error.socketError)
-            raise ConfigurationError(
-                f"cannot listen on {address}: {why}. Choose another --addr, or stop whatever "
-                "has that port (another node?)"
-            ) from error
+            in_use = getattr(error.socketError, "errno", None) == errno.EADDRINUSE
+            mend = (
+                "stop whatever has that port (another node?), or choose another --addr"
+                if in_use
+                else "choose an --addr that this machine has"
+            )
+            raise ConfigurationError(f"cannot listen on {address}: {why}: {mend}") from error
         _log.info("{me} listens on {address}", me=self._config.name, address=address)
 
     def _warn(self) -> None:
@@ -180,6 +192,11 @@ class Node(Service):
                 "use --advertise=HOST:PORT",
                 dialled=self._config.dialled,
             )
+
+    def _reach_members(self, topology: Topology) -> None:
+        """The founding record, not ``--peers``, says who the others are."""
+        me = self.cluster.me.address
+        self.peers.reach(each.address for each in topology.members if each.address != me)
 
     def _give_up(self, error: ConfigurationError) -> None:
         """Tell, once, that there is no hope."""

@@ -25,9 +25,9 @@ from kvtwist import __version__
 from kvtwist.core.address import DEFAULT_PORT, Address, parse_address, parse_addresses
 from kvtwist.core.topology import PARTITIONS_DEFAULT, Settings, check_name
 from kvtwist.errors import ConfigurationError
-from kvtwist.node.clock import make_monotonic
 from kvtwist.node.limits import Limits
 from kvtwist.service import Node, NodeConfig
+from kvtwist.wire.clock import make_monotonic
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2

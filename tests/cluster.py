@@ -58,6 +58,7 @@ class SimulatedCluster:
             hopeless=lambda error: self.hopeless.update({config["name"]: error}),
             identity=f"{self._lives:032x}",
             chance=lambda: 0.5,
+            wall_seconds=self.network.clock.seconds,
         )
         node.privilegedStartService()
         node.startService()

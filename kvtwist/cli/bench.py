@@ -23,7 +23,7 @@ from kvtwist.cli.show import Printer, counted, json_of, table
 from kvtwist.cli.workload import Chance, Histogram, Tally, Workload
 from kvtwist.client import Client
 from kvtwist.errors import KvtwistError, ManyFailed
-from kvtwist.node.clock import make_monotonic
+from kvtwist.wire.clock import make_monotonic
 
 DRAIN_SECONDS = 1.0
 """How long an interrupted run waits for what is in flight."""

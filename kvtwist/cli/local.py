@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from kvtwist.client import Client
 from kvtwist.errors import KvtwistError
-from kvtwist.node.clock import make_monotonic
+from kvtwist.wire.clock import make_monotonic
 
 READY_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 5.0

@@ -18,7 +18,7 @@ from kvtwist.errors import (
     Refused,
     VersionMismatch,
 )
-from kvtwist.node.clock import make_monotonic
+from kvtwist.wire.clock import make_monotonic
 
 EXIT_OK = 0
 EXIT_NOT_FOUND = 1

@@ -8,13 +8,19 @@ sent again only while nothing can have been done yet, or when it is a read.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError, gatherResults
+from twisted.internet.defer import (
+    Deferred,
+    FirstError,
+    TimeoutError,
+    fail,
+    gatherResults,
+)
 from twisted.internet.task import deferLater
 from twisted.protocols import amp
 from twisted.python.failure import Failure
@@ -36,7 +42,9 @@ from kvtwist.errors import (
 )
 from kvtwist.wire import commands
 from kvtwist.wire.arguments import NATURAL_MAX
+from kvtwist.wire.clock import elapsed_clock
 from kvtwist.wire.connection import Arguments
+from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.link import Link
 
 TIMEOUT_SECONDS = 5.0
@@ -50,6 +58,7 @@ MANY_IN_FLIGHT = 64
 
 KeyOrText = TypeVar("KeyOrText", bytes, str)
 _Result = TypeVar("_Result")
+_Item = TypeVar("_Item")
 
 
 class Client:
@@ -88,17 +97,18 @@ class Client:
         self._timeout_seconds = timeout_seconds
         self._chance = chance
         self._table: Table | None = None
-        self._links = Links(reactor, parse_addresses(peers), self._cluster_id, chance)
-        self._links.on_other_cluster(self._forget_table)
+        self._seconds = elapsed_clock(reactor)
+        deadlines = Deadlines(reactor, self._seconds)
+        self._links = Links(reactor, parse_addresses(peers), chance, deadlines)
 
     def get(self, key: bytes | str) -> Deferred[Record | None]:
         """The record of *key*, with ``.value`` and ``.version``; ``None`` if there is none."""
-        return self._request(commands.Get, {"key": _bytes("key", key)}, _record)
+        return self._request(commands.Get, {"key": _bytes("key", key)}, _record, self._deadline())
 
     def put(self, key: bytes | str, value: bytes | str) -> Deferred[int]:
         """Write *value* under *key*, whatever was there. The new version."""
         wanted = {"key": _bytes("key", key), "value": _bytes("value", value)}
-        return self._request(commands.Put, wanted, _version)
+        return self._request(commands.Put, wanted, _version, self._deadline())
 
     def delete(self, key: bytes | str, *, version: int | None = None) -> Deferred[bool]:
         """Remove *key*. Whether there was something to remove.
@@ -109,7 +119,7 @@ class Client:
             "key": _bytes("key", key),
             "version": None if version is None else _checked(version),
         }
-        return self._request(commands.Delete, wanted, partial(_deleted, version))
+        return self._request(commands.Delete, wanted, partial(_deleted, version), self._deadline())
 
     def compare_and_set(self, key: bytes | str, value: bytes | str, version: int) -> Deferred[int]:
         """Write *value* only if *key* is at *version* (0: only if it does not exist).
@@ -121,7 +131,9 @@ class Client:
             "value": _bytes("value", value),
             "version": _checked(version),
         }
-        return self._request(commands.CompareAndSet, wanted, partial(_swapped, version))
+        return self._request(
+            commands.CompareAndSet, wanted, partial(_swapped, version), self._deadline()
+        )
 
     def get_many(self, keys: Iterable[KeyOrText]) -> Deferred[dict[KeyOrText, Record | None]]:
         """The record of each of *keys*, under the key as it was given. Not a snapshot.
@@ -129,9 +141,11 @@ class Client:
         Fails with `ManyFailed`, which has the results that there are and an error for each other
         key.
         """
+        if isinstance(keys, (str, bytes)):
+            raise TypeError("keys are several: for a single key there is get")
         wanted = {key: (_bytes("key", key),) for key in keys}
         many = Many(commands.GetMany, wanted, _record)
-        return Deferred.fromCoroutine(self._many(many, self.get))
+        return Deferred.fromCoroutine(self._many(many, commands.Get))
 
     def put_many(self, mapping: Mapping[KeyOrText, bytes | str]) -> Deferred[dict[KeyOrText, int]]:
         """Write each value under its key. The new version of each key, as it was given.
@@ -142,7 +156,7 @@ class Client:
             key: (_bytes("key", key), _bytes("value", value)) for key, value in mapping.items()
         }
         many = Many(commands.PutMany, wanted, _version)
-        return Deferred.fromCoroutine(self._many(many, self.put))
+        return Deferred.fromCoroutine(self._many(many, commands.Put))
 
     def topology(self) -> Deferred[Table]:
         """The members and who has which partition, asked anew."""
@@ -160,35 +174,34 @@ class Client:
     # -- the operations -----------------------------------------------------------------------
 
     async def _many(
-        self, many: Many[KeyOrText, _Result], alone: Callable[..., Deferred[_Result]]
+        self, many: Many[KeyOrText, _Result], alone: type[amp.Command]
     ) -> dict[KeyOrText, _Result]:
         """One box per node, for all keys that it owns; then, alone, what has to be sent again."""
+        deadline = self._deadline()
         if self._table is None:
             with suppress(KvtwistError):
                 await self._learn(ATTEMPT_SECONDS)
-        in_flight = DeferredSemaphore(MANY_IN_FLIGHT)
-        deadline = self._reactor.seconds() + self._timeout_seconds
 
-        async def box(link: Link, keys: list[KeyOrText]) -> None:
-            wanted = many.arguments(keys)
+        async def box(each: tuple[Link, list[KeyOrText]]) -> None:
+            link, keys = each
+            wanted, patience_seconds = many.arguments(keys), 2 * ATTEMPT_SECONDS
             try:
-                answer = await self._attempt(
-                    link, many.command, wanted, deadline, 2 * ATTEMPT_SECONDS
-                )
+                answer = await self._attempt(link, many.command, wanted, deadline, patience_seconds)
             except KvtwistError as error:
                 many.failed(keys, error)
             else:
                 many.answered(keys, answer)
 
         async def one(key: KeyOrText) -> None:
+            wanted = dict(zip(("key", "value"), many.wanted(key), strict=False))
             try:
-                many.results[key] = await alone(*many.wanted(key))
+                many.results[key] = await self._request(alone, wanted, many.finish, deadline)
             except KvtwistError as error:
                 many.errors[key] = error
 
-        boxes = many.boxes(self._owner_link)
-        await gatherResults([in_flight.run(box, *each) for each in boxes], consumeErrors=True)
-        await gatherResults([in_flight.run(one, key) for key in many.left()], consumeErrors=True)
+        await self._owners_settled(ATTEMPT_SECONDS)
+        await _each(many.boxes(self._owner_link), box)
+        await _each(many.left(), one)
         return many.outcome()
 
     # -- routing ------------------------------------------------------------------------------
@@ -198,13 +211,13 @@ class Client:
         command: type[amp.Command],
         arguments: Arguments,
         finish: Callable[[Arguments], _Result],
+        deadline: float,
     ) -> Deferred[_Result]:
         """Send one request, again if need and nature allow, until its time is up.
 
         The first attempt, to an owner that is connected, is made without the coroutine that the
         others run in: this is the path of nearly all requests, and their cost.
         """
-        deadline = self._reactor.seconds() + self._timeout_seconds
         link = self._owner_link(arguments["key"])
         if link is None:
             return Deferred.fromCoroutine(self._attempts(command, arguments, finish, deadline))
@@ -244,7 +257,7 @@ class Client:
         for attempt in count(0 if trouble is None else 1):
             if trouble is not None:
                 await self._back_off(key, trouble, attempt, deadline)
-            left_seconds = deadline - self._reactor.seconds()
+            left_seconds = deadline - self._seconds()
             if left_seconds <= 0 or self._links.is_stopped:
                 raise self._in_time(trouble)
             try:
@@ -285,11 +298,16 @@ class Client:
         patience_seconds: float,
     ) -> Deferred[Arguments]:
         """One try. A write is waited for as long as there is time: it will not be sent again."""
-        seconds = deadline - self._reactor.seconds()
+        seconds = deadline - self._seconds()
+        if seconds <= 0 or self._links.is_stopped:
+            return fail(NotSent("there was no time left to send it"))
         if command not in commands.WRITES:
             seconds = min(seconds, patience_seconds)
         arguments["timeout_ms"] = max(1, int(seconds * 1000))
         return link.call(command, arguments, seconds + GRACE_SECONDS)
+
+    def _deadline(self) -> float:
+        return self._seconds() + self._timeout_seconds
 
     def _owner_link(self, key: bytes) -> Link | None:
         """The link to the owner of *key*, if it is connected."""
@@ -301,30 +319,45 @@ class Client:
 
     async def _link_for(self, key: bytes, seconds: float) -> Link:
         """The owner's link if it is up, or may soon be; else any that is."""
+        end = self._seconds() + seconds
         table = self._table or await self._learn(seconds)
         link = self._links.to(table.owner_address(key))
         if link.is_fresh:
-            await link.when_settled(seconds)
-        return link if link.connection is not None else await self._links.any(seconds)
+            await link.when_settled(max(0.0, end - self._seconds()))
+        if link.connection is not None:
+            return link
+        return await self._links.any(max(0.0, end - self._seconds()))
 
     async def _learn(self, seconds: float) -> Table:
+        """Ask any node for the table. Nothing of a request has left if that fails."""
         link = await self._links.any(seconds)
-        answer = await link.call(commands.DescribeTopology, {}, seconds)
-        self._table = Table.from_answer(answer)
-        return self._table
+        try:
+            answer = await link.call(commands.DescribeTopology, {}, seconds)
+            table = Table.from_answer(answer)
+        except OutcomeUnknown as error:
+            link.hang_up("it did not answer")
+            raise NotSent(f"{link.address} did not tell who owns what: {error}") from error
+        self._links.pin(table.cluster_id)
+        self._table = table
+        return table
+
+    async def _owners_settled(self, seconds: float) -> None:
+        """Give the first attempts to reach the owners a chance."""
+        if self._table is not None:
+            addresses = {row[0].address for row in self._table.replicas}
+            links = [self._links.to(address) for address in addresses]
+            await gatherResults([link.when_settled(seconds) for link in links])
 
     async def _topology(self) -> Table:
-        deadline = self._reactor.seconds() + self._timeout_seconds
-        while True:
+        deadline = self._deadline()
+        for attempt in count():
             try:
                 return await self._learn(ATTEMPT_SECONDS)
-            except (NotDone, OutcomeUnknown) as error:
-                if self._reactor.seconds() >= deadline:
-                    raise Unavailable(
-                        f"no answer within {self._timeout_seconds:g} s: {error}",
-                        waiting_for=getattr(error, "waiting_for", ()),
-                    ) from error
-            await self._pause()
+            except NotDone as error:
+                if self._seconds() >= deadline or self._links.is_stopped:
+                    raise self._in_time(error) from error
+            await self._pause(attempt, deadline)
+        raise AssertionError("unreachable: counting never ends")
 
     async def _status(self, address: Address) -> Arguments:
         link = self._links.to(address)
@@ -342,21 +375,34 @@ class Client:
         link = self._owner_link(key)
         connection = link.connection if link is not None else None
         if isinstance(trouble, Overloaded) and connection is not None and connection.is_full:
-            left_seconds = max(0.0, deadline - self._reactor.seconds())
+            left_seconds = max(0.0, deadline - self._seconds())
             with suppress(TimeoutError, KvtwistError):
                 await connection.room().addTimeout(left_seconds, self._reactor)
         else:
-            await self._pause(attempt)
+            await self._pause(attempt, deadline)
 
-    async def _pause(self, attempt: int = 0) -> None:
+    async def _pause(self, attempt: int, deadline: float) -> None:
         seconds = min(RETRY_DELAY_SECONDS * 2.0**attempt, RETRY_DELAY_SECONDS_MAX)
-        await deferLater(self._reactor, seconds * (1 + self._chance()) / 2, lambda: None)
-
-    def _cluster_id(self) -> str:
-        return self._table.cluster_id if self._table else ""
+        seconds = min(seconds * (1 + self._chance()) / 2, deadline - self._seconds())
+        await deferLater(self._reactor, max(0.0, seconds), lambda: None)
 
     def _forget_table(self) -> None:
         self._table = None
+
+
+async def _each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[None]]) -> None:
+    """Do *work* for all *items*, for some at the same time."""
+    left = iter(items)
+
+    async def worker() -> None:
+        for item in left:
+            await work(item)
+
+    workers = [Deferred.fromCoroutine(worker()) for _ in range(MANY_IN_FLIGHT)]
+    try:
+        await gatherResults(workers, consumeErrors=True)
+    except FirstError as error:
+        error.subFailure.raiseException()
 
 
 def _bytes(what: str, given: bytes | str) -> bytes:

@@ -3,44 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 
 from kvtwist.core.address import Address
 from kvtwist.errors import NotSent
+from kvtwist.wire.boxes import BoxLimits
 from kvtwist.wire.connection import Connection
 from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.greeting import Greeting
+from kvtwist.wire.limits import DEFAULT_LIMITS
 from kvtwist.wire.link import Link
+
+VALUE_BYTES_MAX = 256 << 20
+LIMITS = replace(DEFAULT_LIMITS, boxes=BoxLimits.for_values_of(VALUE_BYTES_MAX))
+"""A client reads values as long as any node may be set to take."""
 
 
 class Links:
     """Links to the nodes that the client was given, and to those that it has learnt of.
 
-    :param cluster_id: gives the id of the cluster that the client has got to know, or nothing.
+    :ivar cluster_id: of the cluster that the client belongs to; empty until it has got to know it.
+    :ivar is_stopped: whether it was closed.
     """
 
     def __init__(
         self,
         reactor: Any,
         given: Iterable[Address],
-        cluster_id: Callable[[], str],
         chance: Callable[[], float],
+        deadlines: Deadlines,
     ) -> None:
         self._reactor = reactor
-        self._cluster_id = cluster_id
+        self.cluster_id = ""
         self._chance = chance
-        self._deadlines = Deadlines(reactor)
-        self._other_cluster: Callable[[], None] = lambda: None
+        self._deadlines = deadlines
         self.is_stopped = False
         self._links: dict[Address, Link] = {}
         for address in given:
             self.to(address)
-
-    def on_other_cluster(self, notify: Callable[[], None]) -> None:
-        """Have *notify* called when a node refuses us because it is of another cluster."""
-        self._other_cluster = notify
 
     def to(self, address: Address) -> Link:
         """The link to *address*; it begins to dial if it is new.
@@ -52,9 +55,15 @@ class Links:
             return link
         if self.is_stopped:
             raise NotSent("the client is closed")
-        link = Link(self._reactor, address, self._introduce, self._chance, self._deadlines)
+        link = Link(
+            self._reactor,
+            address,
+            self._introduce,
+            self._chance,
+            self._deadlines,
+            limits=LIMITS,
+        )
         self._links[address] = link
-        link.on_change(self._changed)
         link.start()
         return link
 
@@ -74,6 +83,20 @@ class Links:
             raise NotSent("the client is closed")
         return await self._first(seconds)
 
+    def pin(self, cluster_id: str) -> None:
+        """From now on talk to nodes of this cluster only.
+
+        Who was greeted before we knew it, and belongs to another one or to none yet, is greeted
+        again, and refuses us if it is a stranger.
+        """
+        if self.cluster_id == cluster_id:
+            return
+        self.cluster_id = cluster_id
+        for link in self._links.values():
+            greeting = link.connection.greeting if link.connection is not None else None
+            if greeting is not None and greeting.cluster_id != cluster_id:
+                link.hang_up("it was greeted before the cluster was known")
+
     def stop(self) -> Deferred[None]:
         """Hang up; fires when all connections are closed."""
         self.is_stopped = True
@@ -83,9 +106,12 @@ class Links:
     async def _first(self, seconds: float) -> Link:
         links = list(self._links.values())
         waiting: list[Deferred[Connection]] = [link.when_connected(seconds) for link in links]
-        result: Any = await DeferredList(waiting, fireOnOneCallback=True, consumeErrors=True)
-        for waiter in waiting:
-            waiter.cancel()
+        try:
+            result: Any = await DeferredList(waiting, fireOnOneCallback=True, consumeErrors=True)
+        finally:
+            for waiter in waiting:
+                waiter.addErrback(lambda _: None)
+                waiter.cancel()
         if isinstance(result, tuple):
             return links[result[1]]
         troubles = ", ".join(f"{link.address} ({link.trouble})" for link in links)
@@ -95,8 +121,4 @@ class Links:
         )
 
     def _introduce(self) -> Greeting:
-        return Greeting(cluster_id=self._cluster_id())
-
-    def _changed(self, link: Link) -> None:
-        if link.refused is not None and link.refused.reason == "cluster":
-            self._other_cluster()
+        return Greeting(cluster_id=self.cluster_id)

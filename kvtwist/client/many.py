@@ -26,7 +26,7 @@ class Many(Generic[_Key, _Result]):
 
     :param command: the command for many keys.
     :param wanted: under each key, as the caller gave it, the key as bytes, and the value to write.
-    :param finish: makes a result of a version and a value.
+    :param finish: makes a result of a version and a value; also an attribute.
 
     :ivar results: what succeeded.
     :ivar errors: what failed for good.
@@ -42,7 +42,7 @@ class Many(Generic[_Key, _Result]):
         self.results: dict[_Key, _Result] = {}
         self.errors: dict[_Key, KvtwistError] = {}
         self._wanted = wanted
-        self._finish = finish
+        self.finish = finish
 
     def wanted(self, key: _Key) -> tuple[bytes, ...]:
         """The key as bytes, and the value to write, if there is one."""
@@ -83,7 +83,7 @@ class Many(Generic[_Key, _Result]):
             return
         for key, version, value, error in zip(keys, versions, values, errors, strict=True):
             if error is None:
-                self.results[key] = self._finish({"version": version, "value": value})
+                self.results[key] = self.finish({"version": version, "value": value})
             else:
                 self.failed([key], unpack_failure(error))
 

@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.protocols import amp
 
 from kvtwist.core.topology import Member
-from kvtwist.errors import KvtwistError, MalformedRequest, Overloaded
+from kvtwist.errors import KvtwistError, MalformedRequest, OutcomeUnknown, Overloaded, TooLarge
+from kvtwist.node.limits import Limits
 from kvtwist.node.router import Router
 from kvtwist.wire.commands import ANSWER_BYTES_MAX, Get, GetMany, Put, PutMany
 from kvtwist.wire.connection import Arguments, Connection, Responder
@@ -27,8 +28,9 @@ _SINGLE: Mapping[type[amp.Command], type[amp.Command]] = {GetMany: Get, PutMany:
 class Batches:
     """The responder of `GetMany` and `PutMany`."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, limits: Limits) -> None:
         self._router = router
+        self._limits = limits
 
     def responders(self) -> dict[type[amp.Command], Responder]:
         """A responder for each."""
@@ -39,8 +41,10 @@ class Batches:
     ) -> Arguments | Deferred[Arguments]:
         """Answer one request.
 
+        :raises TooLarge: when there are too many keys.
         :raises MalformedRequest: when keys and values do not fit each other.
         """
+        self._check(len(arguments["keys"]))
         requests = _requests(command, arguments)
         results: dict[int, _Result] = {}
         elsewhere: dict[Member, list[int]] = {}
@@ -57,6 +61,16 @@ class Batches:
             return _answer(command, results)
         return Deferred.fromCoroutine(self._forward(command, arguments, elsewhere, results))
 
+    def _check(self, keys: int) -> None:
+        limit = self._limits.keys_per_request_max
+        if keys > limit:
+            raise TooLarge(
+                f"the request has {keys:,} keys; the limit here is keys_per_request_max={limit:,}",
+                setting="keys_per_request_max",
+                limit=limit,
+                actual=keys,
+            )
+
     async def _forward(
         self,
         command: type[amp.Command],
@@ -69,6 +83,9 @@ class Batches:
                 wanted = _part(arguments, places)
                 answer = await self._router.forward(command, wanted, owner)
                 results.update(zip(places, _results(command, answer, len(places)), strict=True))
+            except ValueError:
+                odd = OutcomeUnknown(f"{owner.name} answered for another number of keys")
+                results.update(dict.fromkeys(places, odd))
             except KvtwistError as error:
                 results.update(dict.fromkeys(places, error))
 

@@ -18,6 +18,7 @@ _log = Logger(namespace="kvtwist.node")
 class Cluster:
     """The founding while it lasts, and the topology from then on.
 
+    :param started_ms: when this node was started, by the wall clock.
     :ivar me: this node.
     :ivar topology: ``None`` until the cluster is founded.
     """
@@ -28,16 +29,23 @@ class Cluster:
         founders: Iterable[Address],
         settings: Settings,
         elapsed_seconds: Callable[[], float],
+        started_ms: int,
     ) -> None:
         self.me = me
         self.topology: Topology | None = None
         self._founding = Founding(me, founders, settings)
         self._elapsed_seconds = elapsed_seconds
         self._started_at = elapsed_seconds()
+        self._started_ms = started_ms
+        self._when_founded: list[Callable[[Topology], None]] = []
 
     def start(self) -> None:
         """Begin; a node that lists nobody else is a cluster at once."""
         self._look()
+
+    def when_founded(self, notify: Callable[[Topology], None]) -> None:
+        """Have *notify* called once there is a topology."""
+        self._when_founded.append(notify)
 
     @property
     def uptime_ms(self) -> int:
@@ -56,7 +64,7 @@ class Cluster:
             name=self.me.name,
             identity=self.me.identity,
             address=str(self.me.address),
-            uptime_ms=self.uptime_ms,
+            started_ms=self._started_ms,
         )
 
     def view(self) -> View:
@@ -107,3 +115,5 @@ class Cluster:
             id=self.topology.cluster_id[:8],
             names=names,
         )
+        for notify in self._when_founded:
+            notify(self.topology)

@@ -79,9 +79,11 @@ class Founder:
             self._ask(link)
 
     def _changed(self, link: Link) -> None:
+        if self._cluster.topology is not None:
+            return
         if link.refused is not None and link.refused.reason == "name":
             self._give_up(ConfigurationError(str(link.refused)))
-        elif self._cluster.topology is None:
+        else:
             self._ask(link)
 
     def _ask(self, link: Link) -> None:

@@ -22,6 +22,7 @@ class Limits:
 
     key_bytes_max: int = _setting(4 << 10, "The longest key.")
     value_bytes_max: int = _setting(16 << 20, "The longest value.")
+    keys_per_request_max: int = _setting(10_000, "Keys in one request for many.")
     box_bytes_max: int = _setting(0, "The largest AMP box. 0: as the longest value needs.")
     box_pairs_max: int = _setting(0, "The most pairs in a box. 0: as the largest box needs.")
     requests_in_flight_max: int = _setting(1024, "Requests of one connection worked on at once.")

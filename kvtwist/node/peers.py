@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -30,15 +31,22 @@ class Peers:
         deadlines: Deadlines,
         limits: ConnectionLimits,
     ) -> None:
-        def links() -> dict[Address, Link]:
-            return {
-                address: Link(reactor, address, introduce, chance, deadlines, limits=limits)
-                for address in self._addresses
-            }
+        self._make = partial(
+            Link, reactor, introduce=introduce, chance=chance, deadlines=deadlines, limits=limits
+        )
+        self._control: dict[Address, Link] = {}
+        self._bulk: dict[Address, Link] = {}
+        self._running = False
+        self.reach(addresses)
 
-        self._addresses = tuple(addresses)
-        self._control = links()
-        self._bulk = links()
+    def reach(self, addresses: Iterable[Address]) -> None:
+        """Keep up links to *addresses* too."""
+        for links in (self._control, self._bulk):
+            for address in addresses:
+                if address not in links:
+                    links[address] = self._make(address)
+                    if self._running:
+                        links[address].start()
 
     def bulk(self, address: Address) -> Link:
         """The link to *address* for forwarded requests.
@@ -59,11 +67,13 @@ class Peers:
 
     def start(self) -> None:
         """Begin to dial everybody."""
+        self._running = True
         for link in self._all():
             link.start()
 
     def stop(self) -> Deferred[None]:
         """Hang up; fires when all connections are closed."""
+        self._running = False
         stopping = DeferredList([link.stop() for link in self._all()], consumeErrors=True)
         return stopping.addCallback(lambda _: None)
 

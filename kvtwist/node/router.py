@@ -11,6 +11,7 @@ forwarded request is never passed on again. What is sent again, and when:
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -70,6 +71,10 @@ class Router:
     def responders(self) -> dict[type[amp.Command], Responder]:
         """A responder for each command on data."""
         return {command: self._responder(command) for command in OPERATIONS}
+
+    def start(self) -> None:
+        """Take requests."""
+        self._stopping = False
 
     def stop(self) -> None:
         """Take no new requests."""
@@ -161,9 +166,12 @@ class Router:
         seconds = min(timeout_ms, REQUEST_TIMEOUT_MS_MAX) / 1000
         deadline = self._elapsed_seconds() + seconds
         link = self._peers.bulk(owner.address)
-        trouble = ""
+        trouble, pauses = "", count(0)
         while (left_seconds := deadline - self._elapsed_seconds()) > 0:
-            passed_on = arguments | {"forwarded": True, "timeout_ms": int(left_seconds * 1000)}
+            passed_on = arguments | {
+                "forwarded": True,
+                "timeout_ms": max(1, int(left_seconds * 1000)),
+            }
             try:
                 return await link.call(command, passed_on, left_seconds)
             except NotSent:
@@ -171,12 +179,12 @@ class Router:
                 await self._reconnected(owner, left_seconds)
             except (Unavailable, Overloaded) as error:
                 trouble = str(error)
-                await self._pause()
+                await self._pause(next(pauses))
             except OutcomeUnknown as error:
                 if command in WRITES:
                     raise _unknown(owner, error) from error
                 trouble = str(error)
-                await self._pause()
+                await self._pause(next(pauses))
         raise _unavailable(owner, trouble)
 
     async def _reconnected(self, owner: Member, left_seconds: float) -> None:
@@ -186,8 +194,9 @@ class Router:
         except NotSent as error:
             raise _unavailable(owner, link.trouble) from error
 
-    async def _pause(self) -> None:
-        await deferLater(self._reactor, RETRY_DELAY_SECONDS * (1 + self._chance()), lambda: None)
+    async def _pause(self, number: int) -> None:
+        seconds = RETRY_DELAY_SECONDS * 2.0 ** min(number, 4) * (1 + self._chance()) / 2
+        await deferLater(self._reactor, seconds, lambda: None)
 
 
 def _unavailable(owner: Member, trouble: str) -> Unavailable:

@@ -12,10 +12,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kvtwist import __version__
-from kvtwist.errors import ConfigurationError, HelloRefused
+from kvtwist.errors import HelloRefused
 from kvtwist.node.batches import Batches
 from kvtwist.node.cluster import Cluster
-from kvtwist.node.founder import Hopeless
 from kvtwist.node.limits import Limits
 from kvtwist.node.peers import Peers
 from kvtwist.node.router import Router
@@ -23,23 +22,20 @@ from kvtwist.node.store import Store
 from kvtwist.wire import commands
 from kvtwist.wire.connection import Arguments, Connection, responders
 from kvtwist.wire.deadlines import Deadlines
-from kvtwist.wire.greeting import Greeting, is_the_intruder, objection, same_name_elsewhere
+from kvtwist.wire.greeting import Greeting, came_later, objection
 from kvtwist.wire.seldom import Seldom
 from kvtwist.wire.values import write_member, write_topology, write_view
 
 DRAIN_SECONDS_MAX = 2.0
 SWEEP_SECONDS = 5.0
-_DRAIN_LOOK_SECONDS = 0.02
+QUIET_SECONDS = 0.05
 _REFUSALS_REMEMBERED = 100
 
 _log = Logger(namespace="kvtwist.node")
 
 
 class Server(Factory):
-    """Makes the connections that others dial, and answers on them.
-
-    :param hopeless: called with the reason when this node has to give way to another of its name.
-    """
+    """Makes the connections that others dial, and answers on them."""
 
     noisy = False
 
@@ -52,14 +48,12 @@ class Server(Factory):
         router: Router,
         deadlines: Deadlines,
         limits: Limits,
-        hopeless: Hopeless,
     ) -> None:
         self._reactor = reactor
         self._cluster = cluster
         self._store = store
         self._peers = peers
         self._limits = limits
-        self._hopeless = hopeless
         self._connections: dict[Connection, str] = {}
         self._per_host: Counter[str] = Counter()
         self._seldom = Seldom(_log, deadlines.seconds)
@@ -75,7 +69,7 @@ class Server(Factory):
                 commands.DescribeTopology: lambda _, __: write_topology(cluster.founded()),
                 commands.Status: lambda _, __: self._status(),
                 **router.responders(),
-                **Batches(router).responders(),
+                **Batches(router, limits).responders(),
             }
         )
 
@@ -120,13 +114,25 @@ class Server(Factory):
         """Close every connection, once what is being worked on has been answered; not for long."""
         if self._sweeping.running:
             self._sweeping.stop()
-        for _ in range(int(DRAIN_SECONDS_MAX / _DRAIN_LOOK_SECONDS)):
-            if not any(connection.unanswered for connection in self._connections):
-                break
-            await deferLater(self._reactor, _DRAIN_LOOK_SECONDS, lambda: None)
+        await self._quiet()
         closed = [self._closed(connection) for connection in list(self._connections)]
         for gone in closed:
             await gone
+
+    async def _quiet(self) -> None:
+        """Wait until nobody has said anything for a moment and nothing is being worked on.
+
+        What is under way to this node is so answered, if only with a refusal: a write whose
+        connection is closed instead would be unknown to whoever sent it.
+        """
+        seen: dict[Connection, int] = {}
+        for _ in range(int(DRAIN_SECONDS_MAX / QUIET_SECONDS)):
+            await deferLater(self._reactor, QUIET_SECONDS, lambda: None)
+            now = {connection: connection.reads for connection in self._connections}
+            working = any(connection.unanswered for connection in self._connections)
+            if now == seen and not working:
+                return
+            seen = now
 
     def _closed(self, connection: Connection) -> Deferred[None]:
         gone: Deferred[None] = Deferred()
@@ -153,14 +159,10 @@ class Server(Factory):
         return mine.arguments()
 
     def _refused(self, mine: Greeting, theirs: Greeting, refusal: HelloRefused) -> HelloRefused:
-        if same_name_elsewhere(mine, theirs) and is_the_intruder(mine, theirs):
-            self._hopeless(
-                ConfigurationError(
-                    f"the name {mine.name} is already used by the node at {theirs.address}: "
-                    f"start the node at {mine.address} with another --id"
-                )
-            )
-            return HelloRefused(f"{mine.who} is giving way: its name is yours", reason="leaving")
+        """What to answer. Of two nodes with one name the later one has to go. It is not told so
+        here, where anybody can say anything, but by the answer to its own `Hello`."""
+        if refusal.reason == "name" and came_later(mine, theirs):
+            return HelloRefused(f"{mine.who} came later, and has to go", reason="later")
         if str(refusal) not in self._refusals and len(self._refusals) < _REFUSALS_REMEMBERED:
             self._refusals.add(str(refusal))
             _log.warn("refused a connection: {refusal}", refusal=refusal)

@@ -17,6 +17,7 @@ from kvtwist.wire.boxes import VALUE_BYTES_MAX
 NATURAL_MAX = (1 << 63) - 1
 _NATURAL_DIGITS_MAX = 19
 
+BLOBS_MAX = 1 << 20
 _MISSING = b"\xff\xff\xff\xff"
 
 Row = tuple[int, ...]
@@ -163,6 +164,8 @@ class Blobs(Blob):
         blobs: list[bytes | None] = []
         at, end = 0, len(data)
         while at < end:
+            if len(blobs) >= BLOBS_MAX:
+                raise ValueError(f"the list has more than {BLOBS_MAX} members")
             head = data[at : at + 4]
             at += 4
             if head == _MISSING:

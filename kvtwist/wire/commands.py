@@ -94,8 +94,9 @@ class Hello(amp.Command):
     ``version_min``/``version_max`` bound the protocol versions spoken. ``cluster_id``, ``name``,
     ``identity`` and ``address`` are empty where one has none: a client has no name, a node that has
     not been founded no cluster. ``expected_identity`` is who the sender wants to reach; empty:
-    anyone. ``uptime_ms`` says how long the sender has been running. ``features`` names optional
-    abilities; unknown ones are ignored. ``auth`` is reserved, and empty.
+    anyone. ``started_ms`` is when the sender was started, by its wall clock, in ms since 1970; it
+    only decides which of two nodes with one name has to go. ``features`` names optional abilities;
+    unknown ones are ignored. ``auth`` is reserved, and empty.
     """
 
     arguments: ClassVar[_Pairs] = [
@@ -107,7 +108,7 @@ class Hello(amp.Command):
         (b"identity", amp.Unicode()),
         (b"address", amp.Unicode()),
         (b"expected_identity", amp.Unicode()),
-        (b"uptime_ms", Natural()),
+        (b"started_ms", Natural()),
         (b"features", amp.ListOf(amp.Unicode())),
         (b"auth", Blob()),
     ]

@@ -470,6 +470,7 @@ class Connection(Protocol):
             question = self._forget(tag)
             if question is not None:
                 question.answer.errback(NoAnswer(why))
+        self._deadlines.forget(self)
         waiting, self._waiting = self._waiting, deque()
         for one in waiting:
             if not one.called:

@@ -42,10 +42,14 @@ class Deadlines:
         if not self._loop.running:
             self._loop.start(TICK_SECONDS, now=False)
 
+    def forget(self, expiring: Expiring) -> None:
+        """Look at *expiring* no more. When nobody is left, nothing is left in the reactor."""
+        self._watched.discard(expiring)
+        if not self._watched and self._loop.running:
+            self._loop.stop()
+
     def _tick(self) -> None:
         now = self.seconds()
         for expiring in tuple(self._watched):
             if not expiring.expire(now):
-                self._watched.discard(expiring)
-        if not self._watched and self._loop.running:
-            self._loop.stop()
+                self.forget(expiring)

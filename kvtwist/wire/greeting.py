@@ -25,7 +25,7 @@ class Greeting:
     identity: str = ""
     address: str = ""
     expected_identity: str = ""
-    uptime_ms: int = 0
+    started_ms: int = 0
     features: tuple[str, ...] = ()
     auth: bytes = b""
 
@@ -63,9 +63,9 @@ def objection(mine: Greeting, theirs: Greeting) -> HelloRefused | None:
     )
 
 
-def is_the_intruder(mine: Greeting, theirs: Greeting) -> bool:
-    """Of two nodes with one name: whether I am the one who has to go, the younger."""
-    return (mine.uptime_ms, mine.identity) < (theirs.uptime_ms, theirs.identity)
+def came_later(mine: Greeting, theirs: Greeting) -> bool:
+    """Of two nodes with one name: whether I am the one that has to go. They say the opposite."""
+    return (mine.started_ms, mine.identity) > (theirs.started_ms, theirs.identity)
 
 
 def same_name_elsewhere(mine: Greeting, theirs: Greeting) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 
 from twisted.application.internet import ClientService, backoffPolicy
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -131,10 +132,18 @@ class Link:
 
     def stop(self) -> Deferred[None]:
         """Hang up; fires when the connection is closed. Whoever waits for one gets `NotSent`."""
+        self.connection = None
         self._fail_waiting()
         if not self._dialling.running:
             return succeed(None)
         return self._dialling.stopService()
+
+    def hang_up(self, why: str) -> None:
+        """Drop the connection, if there is one, and dial again."""
+        connection = self.connection
+        if connection is not None:
+            self._changed(None, why)
+            connection.drop(why)
 
     def when_connected(self, timeout_seconds: float) -> Deferred[Connection]:
         """The connection, as soon as there is one.
@@ -149,7 +158,9 @@ class Link:
         def ended(result: Connection | Failure) -> Connection | Failure:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
-            return Failure(self._not_sent()) if isinstance(result, Failure) else result
+            if isinstance(result, Failure) and result.check(DeferredTimeoutError):
+                return Failure(self._not_sent())
+            return result
 
         return waiting.addTimeout(timeout_seconds, self._reactor).addBoth(ended)
 

@@ -1,0 +1,194 @@
+"""Fuzzes what reads bytes from strangers: the box reader, the codecs, a whole connection.
+
+    python -m tests.fuzz.wire [seconds]
+
+Guided by coverage where atheris is installed (``pip install atheris``), else by random changes of
+valid streams. Three things must hold for any bytes, cut into any chunks:
+
+* the reader gives the same boxes as a naive second reader, or `FramingError` where that one does;
+* what it holds is no more than its limits and the chunk;
+* a connection of a node answers, or drops itself, and raises nothing.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import LogLevel, globalLogPublisher
+
+from kvtwist.core.address import Address
+from kvtwist.service import Node, NodeConfig
+from kvtwist.wire.boxes import BoxLimits, BoxReader, FramingError, OversizedBox, write_box
+from kvtwist.wire.codec import codec_of
+from kvtwist.wire.commands import COMMANDS
+
+LIMITS = BoxLimits(box_bytes_max=4096, box_pairs_max=32)
+SECONDS_DEFAULT = 600.0
+
+
+def naive_boxes(data: bytes) -> tuple[list[dict[bytes, bytes]], bool]:
+    """The boxes in *data*, and whether it breaks the format after them."""
+    boxes: list[dict[bytes, bytes]] = []
+    box: dict[bytes, bytes] = {}
+    while len(data) >= 2:
+        size = int.from_bytes(data[:2], "big")
+        if size > 255:
+            return boxes, True
+        if size == 0:
+            boxes.append(box)
+            box, data = {}, data[2:]
+            continue
+        key, rest = data[2 : 2 + size], data[2 + size :]
+        length = int.from_bytes(rest[:2], "big")
+        if len(key) < size or len(rest) < 2 + length:
+            break
+        box[key] = rest[2 : 2 + length]
+        data = rest[2 + length :]
+    return boxes, False
+
+
+def check_reader(data: bytes, cuts: list[int]) -> None:
+    """The reader against the naive one."""
+    reader = BoxReader(LIMITS)
+    boxes: list[dict[bytes, bytes]] = []
+    broken = False
+    try:
+        for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
+            boxes += reader.feed(data[start:end])
+    except FramingError:
+        broken = True
+    expected, expected_broken = naive_boxes(data)
+    assert broken == expected_broken, (data, cuts)
+    if not broken:
+        assert len(boxes) == len(expected), (data, cuts)
+    for seen, wanted in zip(boxes, expected, strict=False):
+        if isinstance(seen, OversizedBox):
+            assert seen.items() <= wanted.items()
+            assert len(seen) <= 6
+        else:
+            assert seen == wanted, (data, cuts)
+
+
+class FuzzedNode:
+    """A node of a cluster of one, in memory; each input goes to a connection of its own."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        node = Node(self.clock, NodeConfig(name="fuzzed", listen=Address("127.0.0.1", 8001)))
+        node.cluster.start()
+        self.server = node.server
+        self.bugs: list[Any] = []
+        globalLogPublisher.addObserver(self._observe)
+
+    def _observe(self, event: Any) -> None:
+        if event["log_level"] is LogLevel.critical:
+            self.bugs.append(event)
+
+    def check(self, data: bytes, cuts: list[int]) -> None:
+        """Nothing is raised, and no bug is logged."""
+        connection = self.server.buildProtocol(None)
+        assert connection is not None
+        transport = StringTransport()
+        connection.makeConnection(transport)
+        for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
+            if transport.disconnecting or transport.disconnected:
+                break
+            connection.dataReceived(data[start:end])
+            transport.clear()
+        connection.connectionLost()
+        self.clock.advance(1.0)
+        assert not self.bugs, (data, cuts, self.bugs)
+
+
+def valid_streams(chance: random.Random) -> Iterator[bytes]:
+    """Requests that make sense, to start from."""
+    values: dict[str, Any] = {
+        "key": b"k", "value": b"v" * 40, "version": 3, "timeout_ms": 1000, "forwarded": False,
+        "keys": [b"a", b"b"], "values": [b"1", b"2"], "version_min": 1, "version_max": 1,
+        "cluster_id": "", "name": "n", "identity": "i", "address": ":1", "expected_identity": "",
+        "uptime_ms": 1, "features": ["x"], "auth": b"", "trace": b"t", "keyspace": 0,
+    }  # fmt: skip
+    while True:
+        commands = chance.choices(COMMANDS, k=chance.randint(1, 4))
+        yield b"".join(codec_of(each).write_request(b"1", values) for each in commands)
+
+
+def changed(data: bytes, chance: random.Random) -> bytes:
+    """*data* with some bytes set, cut out, doubled or put in."""
+    changing = bytearray(data)
+    for _ in range(chance.randint(0, 6)):
+        at = chance.randrange(len(changing) + 1)
+        kind = chance.randrange(4)
+        if kind == 0 and at < len(changing):
+            changing[at] = chance.choice((0, 1, 255, chance.randrange(256)))
+        elif kind == 1:
+            del changing[at : at + chance.randint(1, 8)]
+        elif kind == 2:
+            changing[at:at] = changing[at : at + chance.randint(1, 64)]
+        else:
+            extra = write_box(
+                {bytes([chance.randrange(1, 256)]): chance.randbytes(chance.randrange(99))}
+            )
+            changing[at:at] = extra
+    return bytes(changing)
+
+
+def cuts_in(data: bytes, chance: random.Random) -> list[int]:
+    """Where to cut the stream."""
+    return sorted(chance.randrange(len(data) + 1) for _ in range(chance.randint(0, 8)))
+
+
+def run_random(seconds: float, seed: int) -> int:
+    """Random inputs for *seconds*; how many."""
+    chance = random.Random(seed)
+    node = FuzzedNode()
+    streams = valid_streams(chance)
+    end = time.monotonic() + seconds
+    inputs = 0
+    while time.monotonic() < end:
+        data = changed(next(streams), chance) if chance.random() < 0.9 else chance.randbytes(200)
+        cuts = cuts_in(data, chance)
+        check_reader(data, cuts)
+        node.check(data, cuts)
+        inputs += 1
+    return inputs
+
+
+def run_guided(seconds: float) -> None:
+    """Inputs guided by coverage; atheris ends the process."""
+    import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]
+
+    node = FuzzedNode()
+
+    def one(raw: bytes) -> None:
+        chance = random.Random(len(raw))
+        cuts = cuts_in(raw, chance)
+        check_reader(raw, cuts)
+        node.check(raw, cuts)
+
+    atheris.instrument_all()
+    atheris.Setup([sys.argv[0], f"-max_total_time={int(seconds)}", "-max_len=4096"], one)
+    atheris.Fuzz()
+
+
+def main() -> None:
+    """Fuzz."""
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS_DEFAULT
+    try:
+        import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore] # noqa: F401
+    except ImportError:
+        seed = int(time.time())
+        print(f"no atheris here: random changes for {seconds:g} s, seed {seed}")
+        print(f"{run_random(seconds, seed):,} inputs, none escaped")
+    else:
+        run_guided(seconds)
+
+
+if __name__ == "__main__":
+    main()
