@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 from twisted.application.service import MultiService
@@ -110,6 +111,11 @@ class Options(usage.Options):
         """Where twistd writes the process's id, if it does."""
         return None if self.parent is None else self.parent["pidfile"]
 
+    @property
+    def is_daemon(self) -> bool:
+        """Whether twistd goes into the background."""
+        return self.parent is not None and not self.parent["nodaemon"]
+
     def parseOptions(self, options: list[str] | None = None) -> None:
         """Parse, or end the process: twistd itself would print pages of help and exit with 0."""
         try:
@@ -171,8 +177,20 @@ class Options(usage.Options):
             return
         if self.parent["pidfile"] == _TWISTD_PIDFILE:
             self.parent["pidfile"] = f"kvnode-{self.config.name}.pid"
+            self._check_alone(self.parent["pidfile"])
         if self.parent["logfile"] is None and not self.parent["nodaemon"]:
             self.parent["logfile"] = f"kvnode-{self.config.name}.log"
+
+    def _check_alone(self, pidfile: str) -> None:
+        """Refuse a second node of this name in this directory, in our words instead of twistd's."""
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(Path(pidfile).read_text())
+            os.kill(pid, 0)
+            if pid != os.getpid():
+                raise ConfigurationError(
+                    f"{self.config.name} runs in this directory already (process {pid}): "
+                    "give this node another --id, or stop that one"
+                )
 
 
 def makeService(options: Options) -> NodeProcess:
@@ -181,16 +199,19 @@ def makeService(options: Options) -> NodeProcess:
 
     make_monotonic(reactor)
     assert reactor.seconds is time.monotonic
-    return NodeProcess(reactor, options.config, options.pidfile)
+    return NodeProcess(reactor, options.config, options.pidfile, options.is_daemon)
 
 
 class NodeProcess(MultiService):
     """A node that has a process to itself."""
 
-    def __init__(self, reactor: Any, config: NodeConfig, pidfile: str | None) -> None:
+    def __init__(
+        self, reactor: Any, config: NodeConfig, pidfile: str | None, is_daemon: bool = False
+    ) -> None:
         super().__init__()
         self._reactor = reactor
         self._pidfile = pidfile
+        self._is_daemon = is_daemon
         try:
             Node(reactor, config, hopeless=self._hopeless).setServiceParent(self)
         except ConfigurationError as error:
@@ -202,6 +223,8 @@ class NodeProcess(MultiService):
             super().privilegedStartService()
         except ConfigurationError as error:
             self._remove_pidfile()
+            if self._is_daemon:
+                raise  # twistd tells the process that waits at the terminal, and ends with 1
             _exit(str(error))
 
     def stopService(self) -> Deferred[None]:
@@ -214,8 +237,8 @@ class NodeProcess(MultiService):
     def _hopeless(self, error: ConfigurationError) -> None:
         """Stop the reactor, and leave a non-zero exit status behind.
 
-        The reactor has no way to end with a status. So the very last thing that the process does,
-        after twistd has cleaned up, is to exit with ours.
+        The reactor has no way to end with a status. So once twistd has cleaned up, the first of
+        the functions that Python calls at exit ends the process with ours.
         """
         _log.critical("{error}", error=error)
         _complain(str(error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from twisted.internet.defer import gatherResults
@@ -15,6 +15,7 @@ from kvtwist.cli.show import Printer, counted, json_of, table, text_of
 from kvtwist.client import Client
 from kvtwist.client.table import Table
 from kvtwist.core.address import Address, parse_addresses
+from kvtwist.core.placement import arc_start
 from kvtwist.core.ring import Ring, hash_bytes, tag
 from kvtwist.core.topology import Member
 from kvtwist.errors import KvtwistError
@@ -26,7 +27,11 @@ async def where(client: Client, printer: Printer, key: bytes) -> int:
     """``kvcli where``."""
     table_of = await client.topology()
     number = table_of.partition_of(key)
-    owner, *followers = table_of.replicas[number]
+    settings = table_of.settings
+    owner = table_of.replicas[number][0]
+    replicas = [member.name for member in table_of.replicas[number]]
+    plain = Ring([member.name for member in table_of.members], settings.tokens_per_member)
+    preferred = plain.preference_list(arc_start(number, settings.partitions))
     position = hash_bytes(tag(key))
     if printer.as_json:
         printer.object(
@@ -36,36 +41,46 @@ async def where(client: Client, printer: Printer, key: bytes) -> int:
                 "partition": number,
                 "owner": owner.name,
                 "address": str(owner.address),
-                "preference_list": [owner.name, *(member.name for member in followers)],
+                "replicas": replicas,
+                "preference_list": preferred,
             }
         )
         return EXIT_OK
     tagged = "" if tag(key) == key else f", by its tag {text_of(tag(key))!r}"
     printer.line(f"key              {text_of(key)}")
     printer.line(f"ring position    {position} of 2^32{tagged}")
-    printer.line(f"partition        {number} of {table_of.settings.partitions}")
+    printer.line(f"partition        {number} of {settings.partitions}")
     printer.line(f"owner            {owner.name} at {owner.address}")
-    names = ", ".join(member.name for member in (owner, *followers))
-    printer.line(f"preference list  {names}")
+    printer.line(f"replicas         {', '.join(replicas)}")
+    printer.line(f"preference list  {', '.join(preferred)}")
     return EXIT_OK
 
 
 async def status(client: Client, printer: Printer, peers: str) -> int:
     """``kvcli status``."""
-    given = parse_addresses(peers)
-    answers = await _ask(client, given)
+    answers = await _ask(client, parse_addresses(peers))
     founded = any(isinstance(answer, dict) and answer["cluster_id"] for answer in answers.values())
     table_of = await client.topology() if founded else None
     if table_of is not None:
-        others = [member.address for member in table_of.members if member.address not in answers]
-        answers |= await _ask(client, others)
+        heard = _by_name(table_of, answers)
+        silent = [each.address for each in table_of.members if each.name not in heard]
+        answers |= await _ask(client, [each for each in silent if each not in answers])
     if printer.as_json:
         printer.object(_status_object(table_of, answers))
     else:
         for line in _status_lines(table_of, answers):
             printer.line(line)
-    everybody = all(isinstance(answer, dict) for answer in answers.values())
-    return EXIT_OK if founded and everybody else EXIT_UNAVAILABLE
+    complete = table_of is not None and len(_by_name(table_of, answers)) == len(table_of.members)
+    return EXIT_OK if complete else EXIT_UNAVAILABLE
+
+
+def _by_name(table_of: Table, answers: Mapping[Address, _Answer | str]) -> dict[str, _Answer]:
+    """The members' answers. A node is who it says it is, at whichever of its addresses."""
+    return {
+        answer["name"]: answer
+        for answer in answers.values()
+        if isinstance(answer, dict) and answer["cluster_id"] == table_of.cluster_id
+    }
 
 
 async def _ask(client: Client, addresses: Iterable[Address]) -> dict[Address, _Answer | str]:
@@ -107,24 +122,34 @@ def _status_object(table_of: Table | None, answers: dict[Address, _Answer | str]
 def _status_lines(table_of: Table | None, answers: dict[Address, _Answer | str]) -> list[str]:
     if table_of is None:
         return _unfounded_lines(answers)
-    settings = table_of.settings
     owned = Counter(row[0].name for row in table_of.replicas)
-    rows = [_status_row(member, owned, answers[member.address]) for member in table_of.members]
-    strangers = [
-        f"{address} is not in this cluster: "
-        + (f"it is {answer['name']}" if isinstance(answer, dict) else answer)
-        for address, answer in answers.items()
-        if address not in {member.address for member in table_of.members}
-    ]
-    keys = sum(answer["key_count"] for answer in answers.values() if isinstance(answer, dict))
+    heard = _by_name(table_of, answers)
+    rows = []
+    for member in table_of.members:
+        answer = heard.get(member.name) or answers.get(member.address, "not asked")
+        rows.append(_status_row(member, owned, answer))
+    keys = sum(answer["key_count"] for answer in heard.values())
     return [
         f"cluster {table_of.cluster_id[:8]}, epoch {table_of.epoch}: "
         f"{counted(len(table_of.members), 'member')}, "
-        f"{counted(settings.partitions, 'partition')}, {counted(keys, 'key')}",
+        f"{counted(table_of.settings.partitions, 'partition')}, {counted(keys, 'key')}",
         "",
         *table(("MEMBER", "ADDRESS", "PARTITIONS", "KEYS", "UP", "ANSWERS"), rows),
-        *strangers,
+        *_strangers(table_of, answers),
     ]
+
+
+def _strangers(table_of: Table, answers: Mapping[Address, _Answer | str]) -> list[str]:
+    """Lines about addresses that were asked and are no member's."""
+    known = {member.address for member in table_of.members}
+    lines = []
+    for address, answer in answers.items():
+        if isinstance(answer, str):
+            if address not in known:
+                lines.append(f"{address}: {answer}")
+        elif answer["cluster_id"] != table_of.cluster_id:
+            lines.append(f"{address} is {answer['name']} of another cluster, or of none yet")
+    return lines
 
 
 def _status_row(

@@ -19,7 +19,18 @@ from kvtwist.wire.clock import make_monotonic
 
 READY_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 5.0
-_TWISTD = "from twisted.scripts.twistd import run; run()"
+_TWISTD = """
+import os, signal, sys, threading
+os.setsid()
+def watch():
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=watch, daemon=True).start()
+from twisted.scripts.twistd import run
+run()
+"""
+"""A node out of reach of the terminal's Ctrl-C, which we pass on in order; it ends when the pipe
+from us does, so also when we are killed."""
 
 
 class NodeOutput(ProcessProtocol):
@@ -67,6 +78,7 @@ class LocalCluster:
         self._nodes = {port + at: NodeOutput(f"node-{at + 1}", verbose) for at in range(nodes)}
         self._running = set(self._nodes.values())
         self.all_ended: Deferred[None] = Deferred()
+        self.stopping = False
 
     def start(self) -> None:
         """Start every process."""
@@ -94,6 +106,7 @@ class LocalCluster:
 
     async def stop(self) -> None:
         """Stop every process, and wait for the last."""
+        self.stopping = True
         for node in self._running:
             node.stop()
         late = self._reactor.callLater(STOP_SECONDS_MAX, self._kill)
@@ -148,4 +161,4 @@ async def _run(reactor: Any, nodes: int, port: int, verbose: bool) -> None:
         f"In another terminal: kvcli --peers={cluster.peers} put user:42 alice"
     )
     await cluster.all_ended
-    raise SystemExit(1)
+    raise SystemExit(0 if cluster.stopping else 1)

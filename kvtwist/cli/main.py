@@ -115,7 +115,7 @@ def put(session: Session, key: bytes, value: bytes) -> None:
     """Write VALUE under KEY, whatever was there.
 
     With - for VALUE it is read from standard input, as it is. Write -- before a KEY or VALUE that
-    starts with a dash. Prints nothing when done.
+    starts with a dash (a lone - always means standard input). Prints nothing when done.
     """
     from kvtwist.cli.data import put as work
 
@@ -209,7 +209,7 @@ def ring(session: Session) -> None:
 
 
 @cli.command()
-@click.argument("nodes", type=click.IntRange(1, 64), default=3, metavar="[N]")
+@click.argument("nodes", type=click.IntRange(1, 16), default=3, metavar="[N]")
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),

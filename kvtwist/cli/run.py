@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from twisted.internet import task
 from twisted.internet.defer import Deferred
 
-from kvtwist.cli.show import Printer
+from kvtwist.cli.show import Printer, json_of
 from kvtwist.client import Client
 from kvtwist.errors import (
     ConfigurationError,
@@ -26,6 +28,9 @@ EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 3
 EXIT_REFUSED = 4
 EXIT_UNKNOWN = 5
+EXIT_OUTPUT = 74
+EXIT_BROKEN_PIPE = 141
+"""The last two are the shell's own: EX_IOERR, and death by SIGPIPE."""
 
 _EXIT_CODES: tuple[tuple[type[KvtwistError], int], ...] = (
     (ConfigurationError, EXIT_USAGE),
@@ -40,7 +45,7 @@ Work = Callable[[Client, Printer], Coroutine[Any, Any, int]]
 
 def exit_code_of(error: KvtwistError) -> int:
     """The exit code that tells a script what became of the request."""
-    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), EXIT_UNAVAILABLE)
+    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), EXIT_UNKNOWN)
 
 
 def run_with_client(peers: str, timeout_seconds: float, printer: Printer, work: Work) -> None:
@@ -58,6 +63,32 @@ async def _run(
         client = Client(reactor, peers, timeout_seconds=timeout_seconds)
         status = await work(client, printer)
     except KvtwistError as error:
+        if printer.as_json:
+            printer.object(_as_object(error))
         printer.error(str(error))
         status = exit_code_of(error)
-    raise SystemExit(status)
+    except BrokenPipeError:
+        status = EXIT_BROKEN_PIPE
+    except OSError as error:
+        printer.error(f"cannot write the output: {error.strerror}")
+        status = EXIT_OUTPUT
+    raise SystemExit(_flushed(status))
+
+
+def _flushed(status: int) -> int:
+    """Flush standard output here, where it can be said that it fails."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE if isinstance(error, BrokenPipeError) else EXIT_OUTPUT
+    return status
+
+
+def _as_object(error: KvtwistError) -> dict[str, Any]:
+    """An error for scripts: its class, its text, what it knows."""
+    said = {"error": type(error).__name__, "message": str(error), **error.details()}
+    if isinstance(error, VersionMismatch):
+        said["version"] = error.version
+        said |= json_of("value", error.value) if error.value is not None else {"value": None}
+    return said

@@ -14,11 +14,10 @@ from kvtwist.wire.boxes import BoxLimits
 from kvtwist.wire.connection import Connection
 from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.greeting import Greeting
-from kvtwist.wire.limits import DEFAULT_LIMITS
+from kvtwist.wire.limits import DEFAULT_LIMITS, VALUE_BYTES_MAX_MAX
 from kvtwist.wire.link import Link
 
-VALUE_BYTES_MAX = 256 << 20
-LIMITS = replace(DEFAULT_LIMITS, boxes=BoxLimits.for_values_of(VALUE_BYTES_MAX))
+LIMITS = replace(DEFAULT_LIMITS, boxes=BoxLimits.for_values_of(VALUE_BYTES_MAX_MAX))
 """A client reads values as long as any node may be set to take."""
 
 

@@ -134,7 +134,8 @@ class Founding:
         """Who is missing, one text each, with the reason where it is known; empty once founded."""
         if self.record is not None:
             return ()
-        reasons = ((address, self._reason_to_wait(address)) for address in self.others)
+        proposal = self._proposal()
+        reasons = ((address, self._reason_to_wait(address, proposal)) for address in self.others)
         return tuple(
             f"{self._who(address)} ({reason})" if reason else self._who(address)
             for address, reason in reasons
@@ -185,12 +186,11 @@ class Founding:
 
     # -- what stands in the way ---------------------------------------------------------------
 
-    def _reason_to_wait(self, address: Address) -> str | None:
+    def _reason_to_wait(self, address: Address, proposal: FoundingRecord | None) -> str | None:
         """Why the founding waits for *address*: a text, perhaps empty; ``None``: it does not."""
         objection = self._objection(address)
         if objection is not None:
             return objection
-        proposal = self._proposal()
         if proposal is not None and self._views[address].cluster_id != proposal.cluster_id:
             return self._trouble.get(address, "it has not heard every founder yet")
         return None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from kvtwist.errors import ConfigurationError
 from kvtwist.wire.boxes import BoxLimits
-from kvtwist.wire.limits import ConnectionLimits
+from kvtwist.wire.limits import VALUE_BYTES_MAX_MAX, ConnectionLimits
 
 
 def _setting(default: int, meaning: str) -> int:
@@ -34,6 +35,13 @@ class Limits:
     box_bytes_per_second_min: int = _setting(1024, "How fast a box that has begun must go on.")
     connections_max: int = _setting(4096, "Connections in all.")
     connections_per_address_max: int = _setting(1024, "Connections from one IP address.")
+
+    def __post_init__(self) -> None:
+        if self.value_bytes_max > VALUE_BYTES_MAX_MAX:
+            raise ConfigurationError(
+                f"value_bytes_max={self.value_bytes_max} does not work: clients read values of up "
+                f"to {VALUE_BYTES_MAX_MAX} bytes"
+            )
 
     def of_connection(self) -> ConnectionLimits:
         """The limits of one connection."""

@@ -89,13 +89,19 @@ class Blob(amp.Argument):
 
 
 def joined(name: bytes, first: bytes, strings: Mapping[bytes, bytes]) -> bytes:
-    """The whole value whose first piece is *first*."""
-    if len(first) < VALUE_BYTES_MAX:
-        return first
+    """The whole value whose first piece is *first*.
+
+    :raises ValueError: when a piece is missing, or short before the last: the rest would be lost.
+    """
     pieces = [first]
     while (piece := strings.get(piece_name(name, len(pieces) + 1))) is not None:
         pieces.append(piece)
-    return b"".join(pieces)
+    prefix = name + b"."
+    if sum(key.startswith(prefix) for key in strings) != len(pieces) - 1:
+        raise ValueError("a piece of it is missing")
+    if any(len(piece) != VALUE_BYTES_MAX for piece in pieces[:-1]):
+        raise ValueError("a piece of it is cut off")
+    return first if len(pieces) == 1 else b"".join(pieces)
 
 
 def piece_name(name: bytes, number: int) -> bytes:

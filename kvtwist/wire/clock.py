@@ -11,12 +11,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 from twisted.logger import Logger
 
 _log = Logger(namespace="kvtwist.node")
 
 _SAME_CLOCK_SECONDS = 1.0
+
+_warned: WeakSet[Any] = WeakSet()
+"""The reactors that were warned about: once is enough, however many nodes and clients use one."""
 
 
 def make_monotonic(reactor: Any) -> None:
@@ -40,8 +44,10 @@ def elapsed_clock(reactor: Any) -> Callable[[], float]:
     if abs(reactor.seconds() - time.time()) > _SAME_CLOCK_SECONDS:
         seconds: Callable[[], float] = reactor.seconds
         return seconds
-    _log.warn(
-        "this reactor's timers follow the wall clock: when it is set back, kvtwist's timeouts wait "
-        "that much longer. Set reactor.seconds = time.monotonic before the first timer"
-    )
+    if reactor not in _warned:
+        _warned.add(reactor)
+        _log.warn(
+            "this reactor's timers follow the wall clock: when it is set back, kvtwist's timeouts wait "
+            "that much longer. Set reactor.seconds = time.monotonic before the first timer"
+        )
     return time.monotonic

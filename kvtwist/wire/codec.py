@@ -145,8 +145,12 @@ def _write_large(pieces: list[Any], wire_name: bytes, value: memoryview) -> None
 
 
 def _blob_reader(wire_name: bytes, _: amp.Argument) -> _Read:
+    second = piece_name(wire_name, 2)
+
     def read(data: bytes, box: Box) -> bytes:
-        return data if len(data) < VALUE_BYTES_MAX else joined(wire_name, data, box)
+        if len(data) < VALUE_BYTES_MAX and second not in box:
+            return data
+        return joined(wire_name, data, box)
 
     return read
 

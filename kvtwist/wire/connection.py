@@ -26,7 +26,7 @@ from itertools import count
 from typing import Any, NamedTuple, TypeAlias
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.protocols import amp
@@ -68,6 +68,8 @@ Arguments: TypeAlias = Values
 Responder: TypeAlias = Callable[["Connection", Arguments], "Arguments | Deferred[Arguments]"]
 Responders: TypeAlias = Mapping[bytes, tuple[Codec, Responder]]
 
+SENSELESS_BOXES_MAX = 100
+"""Boxes that are neither request nor answer: passed over, up to so many on one connection."""
 CORKED_BYTES_MAX = 1 << 16
 """Answers are joined up to so many bytes; then they go to the transport, which says when it has
 enough."""
@@ -108,7 +110,7 @@ class _Swept(NamedTuple):
     quiet_sweeps: int = -1
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IHalfCloseableProtocol)
 class Connection(Protocol):
     """The protocol.
 
@@ -148,6 +150,9 @@ class Connection(Protocol):
         self._unread_bytes = 0
         self._read_bytes = 0
         self._swept = _Swept()
+        self._senseless = 0
+        self._read_lost = False
+        self._resumed = False
         self.why_dropped = ""
         self._when_made: list[Callable[[Connection], None]] = []
         self._when_lost: list[Callable[[Failure], None]] = []
@@ -322,6 +327,7 @@ class Connection(Protocol):
     def _worked(self, result: Failure | None, size_bytes: int) -> Failure | None:
         self.unanswered -= 1
         self._working_bytes -= size_bytes
+        self._close_if_done()
         return result
 
     def _answer_failure(self, failure: Failure, name: bytes, tag: bytes | None) -> None:
@@ -377,7 +383,9 @@ class Connection(Protocol):
         elif (tag := box.get(ERROR)) is not None:
             self._error_received(tag, box)
         else:
-            _log.debug("{peer}: a box without a command passed over", peer=self._peer())
+            self._senseless += 1
+            if self._senseless > SENSELESS_BOXES_MAX:
+                self.drop("it sends boxes that say nothing")
 
     def _oversized_answer(self, tag: bytes, box: OversizedBox) -> None:
         question = self._forget(tag)
@@ -423,12 +431,14 @@ class Connection(Protocol):
     def resumeProducing(self) -> None:
         """It does again: first what was left lying, then new requests."""
         self._paused = False
+        self._resumed = True
         while self._backlog and not self._paused:
             boxes = list(self._backlog)
             self._backlog.clear()
             self._take(boxes)
         if not self._paused and self.transport is not None:
             self.transport.resumeProducing()
+            self._close_if_done()
 
     def stopProducing(self) -> None:
         """The connection is going; `connectionLost` follows."""
@@ -446,7 +456,8 @@ class Connection(Protocol):
         """Look whether the peer still does something; to be called every *interval_seconds*."""
         before, limits = self._swept, self._limits
         progress_bytes = self._read_bytes - before.read_bytes
-        busy = progress_bytes or self.unanswered or self._paused
+        busy = progress_bytes or self.unanswered or self._resumed
+        self._resumed = False
         inside = self._reader.is_inside_box and not self._paused
         now = _Swept(
             read_bytes=self._read_bytes,
@@ -460,6 +471,18 @@ class Connection(Protocol):
             self.drop(f"under box_bytes_per_second_min={limits.box_bytes_per_second_min}")
         elif now.quiet_sweeps * interval_seconds >= limits.idle_seconds_max:
             self.drop(f"over idle_seconds_max={limits.idle_seconds_max}")
+
+    def readConnectionLost(self) -> None:
+        """The peer sends nothing more, but may still read: answer what it has asked, then close."""
+        self._read_lost = True
+        self._close_if_done()
+
+    def writeConnectionLost(self) -> None:
+        """We do not half-close; `IHalfCloseableProtocol` wants this."""
+
+    def _close_if_done(self) -> None:
+        if self._read_lost and not self.unanswered and not self._backlog:
+            self.close()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Fail everything in flight."""

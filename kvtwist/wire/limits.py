@@ -31,3 +31,6 @@ class ConnectionLimits:
 
 
 DEFAULT_LIMITS = ConnectionLimits()
+
+VALUE_BYTES_MAX_MAX = 256 << 20
+"""The longest value that any node may be set to take; clients read as much."""

@@ -155,7 +155,7 @@ class ParseAddressTests(SynchronousTestCase):
             self.assert_refused(text)
 
     def test_other_alphabets_have_no_capitals_of_ours(self) -> None:
-        """A letter that only looks like K would silently become k: another host would be dialled."""
+        """A letter that only looks like K would become k, and another host be dialled."""
         self.assert_refused("\u212aube:8001")
 
     def test_zone_of_an_ipv6_address(self) -> None:

@@ -77,7 +77,9 @@ class FoundTests(SynchronousTestCase):
         one, two = founders(2)
         ask(one, two)
         self.assertIsNone(one.record)
-        self.assertEqual(one.view().cluster_id, FoundingRecord((member(1), member(2)), Settings()).cluster_id)
+        self.assertEqual(
+            one.view().cluster_id, FoundingRecord((member(1), member(2)), Settings()).cluster_id
+        )
         ask(two, one)
         self.assertIsNotNone(two.record)
         ask(one, two)
@@ -136,7 +138,7 @@ class FoundTests(SynchronousTestCase):
             self.assertIn(part, message)
 
     def test_restart_before_the_founding(self) -> None:
-        """A node that died while the cluster was founded would be a member that nobody can reach."""
+        """A node that died during the founding would be a member that nobody can reach."""
         one, two = founders(2)
         ask(two, one)
         one = founder(1, 2, life=2)
@@ -166,7 +168,9 @@ class FoundTests(SynchronousTestCase):
         ask(newcomer, founder(1, 2, life=2))
         ask(nodes[0], newcomer)
         other = FoundingRecord((member(1), member(2, 2)), Settings())
-        nodes[0].answered(address_of(2), View(member(2, 2), tuple(addresses(2)), Settings(), "", other))
+        nodes[0].answered(
+            address_of(2), View(member(2, 2), tuple(addresses(2)), Settings(), "", other)
+        )
         nodes[0].silent(address_of(2), "connection refused")
         self.assertIs(nodes[0].record, record)
         self.assertEqual(nodes[0].view().record, record)
@@ -227,10 +231,11 @@ class WaitingForTests(SynchronousTestCase):
 
     def test_trouble_is_over(self) -> None:
         """One would look for the cause of a trouble that has ended."""
-        one, two, _ = founders(3)
+        one, two = founders(2)
         one.silent(address_of(2), "connection refused")
         ask(one, two)
-        self.assertEqual(one.waiting_for(), ("10.0.0.3:8001",))
+        (text,) = one.waiting_for()
+        self.assertNotIn("refused", text)
 
     def test_silence_after_a_word(self) -> None:
         """A connection lost for a moment would undo what the founding has got so far."""
@@ -416,7 +421,7 @@ class ClusterIdTests(SynchronousTestCase):
         self.assertEqual(self.RECORD.cluster_id, "29639f47181116e410a252beea9a81df")
 
     def test_depends_on(self) -> None:
-        """Two clusters would have one id, and nodes of one be taken for members of the other (W6)."""
+        """Two clusters would have one id, and nodes of one get into the other (W6)."""
         one, two = self.RECORD.members
         others = [
             replace(self.RECORD, members=(one,)),
@@ -444,9 +449,7 @@ class ClusterIdTests(SynchronousTestCase):
             replace(each, address=Address("10.9.9.9", 9000 + at))
             for at, each in enumerate(self.RECORD.members)
         )
-        self.assertEqual(
-            replace(self.RECORD, members=moved).cluster_id, self.RECORD.cluster_id
-        )
+        self.assertEqual(replace(self.RECORD, members=moved).cluster_id, self.RECORD.cluster_id)
 
     def test_does_not_depend_on_who_founds(self) -> None:
         """Founders that heard each other in another order would found several clusters."""
@@ -647,19 +650,19 @@ class InterleavingTests(SynchronousTestCase):
         """There would be an order of events, if a rare one, in which two nodes found twice."""
         self.assertGreater(self.every_state(size=2, lives=3), 500)
 
-    @settings(deadline=None, max_examples=300)
+    @settings(deadline=None, max_examples=200)
     @given(st.integers(1, 4), st.binary(min_size=20, max_size=120))
     def test_any_size(self, size: int, story: bytes) -> None:
         """Two clusters would be founded from one list: each takes half of the writes (R11, S6)."""
         self.tell(size, story)
 
-    @settings(deadline=None, max_examples=1000)
+    @settings(deadline=None, max_examples=700)
     @given(st.binary(min_size=12, max_size=50))
     def test_two(self, story: bytes) -> None:
         """The same, for two nodes."""
         self.tell(2, story)
 
-    @settings(deadline=None, max_examples=600)
+    @settings(deadline=None, max_examples=500)
     @given(st.binary(min_size=20, max_size=80))
     def test_three(self, story: bytes) -> None:
         """The same, for three nodes, of which two could agree behind the third one's back."""

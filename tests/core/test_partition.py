@@ -121,7 +121,7 @@ class ModelTests(SynchronousTestCase):
     """Random operations."""
 
     def test_against_a_dictionary(self) -> None:
-        """A read would show what was never written, or a failed condition would change data (C4)."""
+        """A read would show what was never written, or a failed condition change data (C4)."""
         run_state_machine_as_test(
             PartitionMachine,
             settings=settings(deadline=None, max_examples=80, stateful_step_count=40),
@@ -179,7 +179,7 @@ class VersionTests(SynchronousTestCase):
     """Directed cases."""
 
     def test_made_again(self) -> None:
-        """Who compared with the version of a deleted key would overwrite the one made since (ABA)."""
+        """Who compares with a deleted key's version would overwrite the one made since (ABA)."""
         partition = Partition()
         first = partition.put(b"k", b"a")
         removal = partition.delete(b"k")
@@ -233,7 +233,7 @@ class RevisionTests(SynchronousTestCase):
         self.assertEqual(Partition(41).put(b"k", b"v"), 42)
 
     def test_out_of_range(self) -> None:
-        """A partition that starts outside the 63 bits would give versions that do not fit the wire."""
+        """A partition that starts outside the 63 bits would give versions that fit no wire."""
         for revision in (-1, REVISION_MAX, REVISION_MAX + 1, 1 << 64):
             with self.assertRaises(ValueError):
                 Partition(revision)

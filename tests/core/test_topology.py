@@ -137,7 +137,7 @@ class SettingsTests(SynchronousTestCase):
             self.assertIn(str(number), refusal_of(Settings, tokens_per_member=number))
 
     def test_tokens_have_a_limit(self) -> None:
-        """One answer of a broken peer would make this node compute tokens until it has no memory."""
+        """One answer of a broken peer would have this node compute tokens until it is killed."""
         self.assertIn(str(1 << 40), refusal_of(Settings, tokens_per_member=1 << 40))
 
     def test_defaults(self) -> None:
@@ -178,9 +178,7 @@ class TopologyTests(SynchronousTestCase):
         self.assertEqual(ours.placement, theirs.placement)
 
     @settings(deadline=None, max_examples=30)
-    @given(
-        st.integers(1, 6), st.integers(0, 6), st.integers(1, 5), st.sampled_from([1, 2, 8, 128])
-    )
+    @given(st.integers(1, 6), st.integers(0, 6), st.integers(1, 5), st.sampled_from([1, 2, 8, 128]))
     def test_owners_and_replicas(
         self, count: int, exponent: int, replicas: int, tokens: int
     ) -> None:
