@@ -13,12 +13,14 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from twisted.python import usage
 
@@ -38,16 +40,16 @@ _TWISTD_PIDFILE = "twistd.pid"
 _log = Logger(namespace="kvtwist.node")
 
 
-def _whole_number(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"{text!r} is not a whole number above 0")
-    return int(text)
+def _whole_number(option: str, least: int) -> Callable[[str], int]:
+    """What reads the number that is given with *option*."""
 
+    def read(text: str) -> int:
+        digits = text.isascii() and text.isdigit() and len(text) <= 18
+        if not digits or int(text) < least:
+            raise ValueError(f"--{option}={text[:40]} is not a whole number from {least} on")
+        return int(text)
 
-def _number(text: str) -> int:
-    if not text.isdecimal():
-        raise ValueError(f"{text!r} is not a whole number")
-    return int(text)
+    return read
 
 
 def _option(setting: str) -> str:
@@ -90,7 +92,7 @@ class Options(usage.Options):
             None,
             PARTITIONS_DEFAULT,
             "Into how many partitions the ring is cut: a power of two, the same at every node.",
-            _whole_number,
+            _whole_number("partitions", 1),
         ],
         *(
             [
@@ -98,7 +100,7 @@ class Options(usage.Options):
                 None,
                 setting.default,
                 setting.metadata["meaning"],
-                _whole_number if setting.default else _number,
+                _whole_number(_option(setting.name), 1 if setting.default else 0),
             ]
             for setting in fields(Limits)
         ),
@@ -121,7 +123,8 @@ class Options(usage.Options):
         try:
             super().parseOptions(options)
         except (usage.UsageError, ConfigurationError) as error:
-            _exit(f"{error} (twistd kvnode --help explains)", EXIT_USAGE)
+            said = str(error).removeprefix("Parameter type enforcement failed: ")
+            _exit(f"{said} (twistd kvnode --help explains)", EXIT_USAGE)
 
     def getUsage(self, width: int | None = None) -> str:
         """The options, and how they go together."""
@@ -244,7 +247,8 @@ class NodeProcess(MultiService):
         _complain(str(error))
         atexit.register(_leave, EXIT_FAILED)
         if self._reactor.running:
-            self._reactor.stop()
+            with contextlib.suppress(ReactorNotRunning):  # it is being stopped already
+                self._reactor.stop()
         else:
             self._reactor.callWhenRunning(self._reactor.stop)
 
@@ -268,7 +272,7 @@ def _complain(message: str) -> None:
     """One line on the real standard error, which twistd may have turned into its log."""
     stream = sys.__stderr__
     if stream is not None:
-        print(f"kvnode: {message}", file=stream, flush=True)
+        print(f"kvnode: {' '.join(message.split())}", file=stream, flush=True)
 
 
 def _exit(message: str, status: int = EXIT_FAILED) -> NoReturn:

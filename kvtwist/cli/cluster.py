@@ -127,6 +127,8 @@ def _status_lines(table_of: Table | None, answers: dict[Address, _Answer | str])
     rows = []
     for member in table_of.members:
         answer = heard.get(member.name) or answers.get(member.address, "not asked")
+        if isinstance(answer, dict) and member.name not in heard:
+            answer = "it belongs to another cluster, or to none yet"
         rows.append(_status_row(member, owned, answer))
     keys = sum(answer["key_count"] for answer in heard.values())
     return [
@@ -147,8 +149,8 @@ def _strangers(table_of: Table, answers: Mapping[Address, _Answer | str]) -> lis
         if isinstance(answer, str):
             if address not in known:
                 lines.append(f"{address}: {answer}")
-        elif answer["cluster_id"] != table_of.cluster_id:
-            lines.append(f"{address} is {answer['name']} of another cluster, or of none yet")
+        elif answer["cluster_id"] != table_of.cluster_id and address not in known:
+            lines.append(f"{address} is not in this cluster: it is {answer['name']}")
     return lines
 
 

@@ -370,6 +370,9 @@ def main() -> None:
     try:
         cli.main(prog_name="kvcli", standalone_mode=False)
     except click.UsageError as error:
+        if len(sys.argv) == 1 and error.ctx is not None:
+            click.echo(error.ctx.get_help(), err=True)
+            sys.exit(2)
         where = error.ctx.command_path if error.ctx else "kvcli"
         click.echo(f"kvcli: {error.format_message()} (see {where} --help)", err=True)
         sys.exit(2)

@@ -14,6 +14,7 @@ from kvtwist.cli.show import Printer, json_of
 from kvtwist.client import Client
 from kvtwist.errors import (
     ConfigurationError,
+    HelloRefused,
     KvtwistError,
     NotDone,
     OutcomeUnknown,
@@ -37,6 +38,7 @@ _EXIT_CODES: tuple[tuple[type[KvtwistError], int], ...] = (
     (VersionMismatch, EXIT_NOT_FOUND),
     (Refused, EXIT_REFUSED),
     (NotDone, EXIT_UNAVAILABLE),
+    (HelloRefused, EXIT_UNAVAILABLE),
     (OutcomeUnknown, EXIT_UNKNOWN),
 )
 

@@ -38,6 +38,8 @@ class Natural(amp.Argument):
 
 
 def _checked_natural(number: int) -> int:
+    if not isinstance(number, int):
+        raise TypeError(f"a whole number is needed here, not {type(number).__name__}")
     if not 0 <= number <= NATURAL_MAX:
         raise ValueError(f"{number} is not a whole number from 0 to 2^63 - 1")
     return number

@@ -47,7 +47,7 @@ def elapsed_clock(reactor: Any) -> Callable[[], float]:
     if reactor not in _warned:
         _warned.add(reactor)
         _log.warn(
-            "this reactor's timers follow the wall clock: when it is set back, kvtwist's timeouts wait "
-            "that much longer. Set reactor.seconds = time.monotonic before the first timer"
+            "this reactor's timers follow the wall clock: when it is set back, kvtwist's timeouts "
+            "wait that much longer. Set reactor.seconds = time.monotonic before the first timer"
         )
     return time.monotonic

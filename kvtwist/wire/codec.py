@@ -71,7 +71,12 @@ def _written(pieces: list[Any], fields: list[_Field], values: Mapping[str, Any])
     for field in fields:
         value = values.get(field.name)
         if value is not None:
-            field.write(pieces, value)
+            try:
+                field.write(pieces, value)
+            except (ValueError, TypeError):
+                raise
+            except Exception as error:
+                raise ValueError(f"{field.name}: {error}") from error
         elif not field.optional:
             raise ValueError(f"{field.name} is missing")
     pieces.append(_END)

@@ -165,10 +165,10 @@ class DescribeTopology(amp.Command):
 class Status(amp.Command):
     """Ask a node how it is.
 
-    ``software`` is its kvtwist version. ``cluster_id`` is empty and ``epoch`` 0 until it belongs to
-    a cluster; ``waiting_for`` says whom it waits for till then. ``key_count`` and ``owned`` count
-    the keys that it holds and the partitions that it owns. ``unreachable`` lists the peers that it
-    has no connection to, with the reason.
+    ``software`` is its kvtwist version, ``uptime_ms`` how long it has been running. ``cluster_id``
+    is empty and ``epoch`` 0 until it belongs to a cluster; ``waiting_for`` says whom it waits for
+    till then. ``key_count`` and ``owned`` count the keys that it holds and the partitions that it
+    owns. ``unreachable`` lists the peers that it has no connection to, with the reason.
     """
 
     arguments: ClassVar[_Pairs] = [*_COMMON]
