@@ -217,11 +217,11 @@ class _Dial:
             self.fail(ConnectionRefusedError())
             return
         self._end()
+        peer = IPv4Address("TCP", self._host.ip, 0)
         here, there = Wire(self._host), Wire(target)
         here.other, there.other = there, here
         network.wires.append(here)
         here.attach(self._factory.buildProtocol(self.getDestination()))
-        peer = IPv4Address("TCP", self._host.ip, 0)
         factory = target.ports[self._port]
         target.callLater(0, lambda: there.attach(factory.buildProtocol(peer)))
 
@@ -253,6 +253,9 @@ class Wire:
         host.add(self)
 
     def attach(self, protocol: Any) -> None:
+        if protocol is None:  # refused
+            self.abortConnection()
+            return
         self.protocol = protocol
         protocol.makeConnection(self)
         for data in self._early:

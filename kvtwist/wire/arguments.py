@@ -95,6 +95,8 @@ def joined(name: bytes, first: bytes, strings: Mapping[bytes, bytes]) -> bytes:
 
     :raises ValueError: when a piece is missing, or short before the last: the rest would be lost.
     """
+    if len(first) < VALUE_BYTES_MAX and piece_name(name, 2) not in strings:
+        return first
     pieces = [first]
     while (piece := strings.get(piece_name(name, len(pieces) + 1))) is not None:
         pieces.append(piece)

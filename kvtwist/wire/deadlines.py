@@ -33,6 +33,7 @@ class Deadlines:
     def __init__(self, reactor: Any, elapsed_seconds: Callable[[], float] | None = None) -> None:
         self.seconds: Callable[[], float] = elapsed_seconds or reactor.seconds
         self._watched: set[Expiring] = set()
+        self._ticking = False
         self._loop = LoopingCall(self._tick)
         self._loop.clock = reactor
 
@@ -45,11 +46,20 @@ class Deadlines:
     def forget(self, expiring: Expiring) -> None:
         """Look at *expiring* no more. When nobody is left, nothing is left in the reactor."""
         self._watched.discard(expiring)
-        if not self._watched and self._loop.running:
+        self._rest()
+
+    def _rest(self) -> None:
+        # Not within a tick: a loop that is stopped and started while it runs would run twice.
+        if not self._watched and not self._ticking and self._loop.running:
             self._loop.stop()
 
     def _tick(self) -> None:
         now = self.seconds()
-        for expiring in tuple(self._watched):
-            if not expiring.expire(now):
-                self.forget(expiring)
+        self._ticking = True
+        try:
+            for expiring in tuple(self._watched):
+                if not expiring.expire(now):
+                    self._watched.discard(expiring)
+        finally:
+            self._ticking = False
+        self._rest()

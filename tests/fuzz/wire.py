@@ -20,7 +20,8 @@ from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
+from zope.interface import implementer
 
 from kvtwist.core.address import Address
 from kvtwist.service import Node, NodeConfig
@@ -75,6 +76,18 @@ def check_reader(data: bytes, cuts: list[int]) -> None:
             assert seen == wanted, (data, cuts)
 
 
+@implementer(ILogObserver)
+class _BugObserver:
+    """Collects what the log calls critical: a responder's bug is answered, and logged."""
+
+    def __init__(self, bugs: list[Any]) -> None:
+        self._bugs = bugs
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if event["log_level"] is LogLevel.critical:
+            self._bugs.append(event)
+
+
 class FuzzedNode:
     """A node of a cluster of one, in memory; each input goes to a connection of its own."""
 
@@ -84,11 +97,7 @@ class FuzzedNode:
         node.cluster.start()
         self.server = node.server
         self.bugs: list[Any] = []
-        globalLogPublisher.addObserver(self._observe)
-
-    def _observe(self, event: Any) -> None:
-        if event["log_level"] is LogLevel.critical:
-            self.bugs.append(event)
+        globalLogPublisher.addObserver(_BugObserver(self.bugs))
 
     def check(self, data: bytes, cuts: list[int]) -> None:
         """Nothing is raised, and no bug is logged."""

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -85,7 +86,7 @@ class AttackTests(SynchronousTestCase):
             self.processes.kvcli("put", "large", "-", stdin=b"x" * (4 << 20)).returncode, 0
         )
         self.before_bytes = self.resident_bytes()
-        asked = []
+        asked: list[int] = []
 
         def deaf(peer: socket.socket) -> None:
             peer.settimeout(3)
@@ -101,11 +102,11 @@ class AttackTests(SynchronousTestCase):
 
     def test_many_boxes_in_flight(self) -> None:
         """Else small requests, sent without end and never read, take all memory."""
-        asked = []
+        asked: list[int] = []
 
         def flood(peer: socket.socket) -> None:
             peer.settimeout(3)
-            batch = b"".join(request for request, _ in zip(requests(b"k"), range(1000)))
+            batch = b"".join(islice(requests(b"k"), 1000))
             while len(asked) < 2000:
                 peer.sendall(batch)
                 asked.append(1000)
