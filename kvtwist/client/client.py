@@ -30,6 +30,7 @@ from kvtwist.client.many import Many, may_be_sent_again
 from kvtwist.client.table import Table
 from kvtwist.core.address import Address, parse_address, parse_addresses
 from kvtwist.core.partition import Record
+from kvtwist.core.ring import partition_of
 from kvtwist.errors import (
     KvtwistError,
     NotDone,
@@ -97,6 +98,8 @@ class Client:
         self._timeout_seconds = timeout_seconds
         self._chance = chance
         self._table: Table | None = None
+        self._owner_links: list[Link] = []
+        """For each partition the link to its owner, as the table has it."""
         self._seconds = elapsed_clock(reactor)
         deadlines = Deadlines(reactor, self._seconds)
         self._links = Links(reactor, parse_addresses(peers), chance, deadlines)
@@ -311,11 +314,11 @@ class Client:
 
     def _owner_link(self, key: bytes) -> Link | None:
         """The link to the owner of *key*, if it is connected."""
-        table = self._table
-        if table is None:
+        owners = self._owner_links
+        if not owners:
             return None
-        link = self._links.known(table.owner_address(key))
-        return None if link is None or link.connection is None else link
+        link = owners[partition_of(key, len(owners))]
+        return link if link.connection is not None else None
 
     async def _link_for(self, key: bytes, seconds: float) -> Link:
         """The owner's link if it is up, or may soon be; else any that is."""
@@ -338,15 +341,14 @@ class Client:
             link.hang_up("it did not answer")
             raise NotSent(f"{link.address} did not tell who owns what: {error}") from error
         self._links.pin(table.cluster_id)
+        self._owner_links = [self._links.to(row[0].address) for row in table.replicas]
         self._table = table
         return table
 
     async def _owners_settled(self, seconds: float) -> None:
         """Give the first attempts to reach the owners a chance."""
-        if self._table is not None:
-            addresses = {row[0].address for row in self._table.replicas}
-            links = [self._links.to(address) for address in addresses]
-            await gatherResults([link.when_settled(seconds) for link in links])
+        links = set(self._owner_links)
+        await gatherResults([link.when_settled(seconds) for link in links])
 
     async def _topology(self) -> Table:
         deadline = self._deadline()
@@ -388,6 +390,7 @@ class Client:
 
     def _forget_table(self) -> None:
         self._table = None
+        self._owner_links = []
 
 
 async def _each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[None]]) -> None:
@@ -406,10 +409,12 @@ async def _each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[None]]
 
 
 def _bytes(what: str, given: bytes | str) -> bytes:
+    if type(given) is bytes:
+        return given
     if isinstance(given, str):
         return given.encode()
     if isinstance(given, bytes):
-        return given
+        return bytes(given)
     raise TypeError(f"a {what} is bytes or str, not {type(given).__name__}")
 
 

@@ -66,10 +66,6 @@ class Links:
         link.start()
         return link
 
-    def known(self, address: Address) -> Link | None:
-        """The link to *address*, if there is one."""
-        return self._links.get(address)
-
     async def any(self, seconds: float) -> Link:
         """A link that is up; the first that comes up, if there is none.
 

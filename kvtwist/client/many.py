@@ -21,6 +21,16 @@ _Key = TypeVar("_Key")
 _Result = TypeVar("_Result")
 
 
+class _Box(Generic[_Key]):
+    """A box that is being filled."""
+
+    __slots__ = ("keys", "size")
+
+    def __init__(self) -> None:
+        self.keys: list[_Key] = []
+        self.size = 0
+
+
 class Many(Generic[_Key, _Result]):
     """One call of `get_many` or `put_many`.
 
@@ -54,20 +64,22 @@ class Many(Generic[_Key, _Result]):
         Keys whose owner is not connected (*link_of* says), and those that would fill a box by
         themselves, are left for sending alone.
         """
-        filling: dict[Link, tuple[list[_Key], int]] = {}
+        filling: dict[Link, _Box[_Key]] = {}
         for key, data in self._wanted.items():
-            size = sum(map(len, data))
+            size = len(data[0]) + len(data[-1])
             link = link_of(data[0])
             if link is None or size > BOX_BYTES_MAX:
                 continue
-            keys, filled = filling.get(link, ([], 0))
-            if filled + size > BOX_BYTES_MAX or len(keys) >= BOX_KEYS_MAX:
-                yield link, keys
-                keys, filled = [], 0
-            keys.append(key)
-            filling[link] = (keys, filled + size)
-        for link, (keys, _) in filling.items():
-            yield link, keys
+            box = filling.get(link)
+            if box is None:
+                box = filling[link] = _Box()
+            elif box.size + size > BOX_BYTES_MAX or len(box.keys) >= BOX_KEYS_MAX:
+                yield link, box.keys
+                box = filling[link] = _Box()
+            box.keys.append(key)
+            box.size += size
+        for link, box in filling.items():
+            yield link, box.keys
 
     def arguments(self, keys: Iterable[_Key]) -> Arguments:
         """The arguments of the box for *keys*."""

@@ -46,6 +46,8 @@ def tag(key: bytes) -> bytes:
     It is what stands between the first ``{`` and the next ``}``. A key without such a pair, or with
     nothing inside it, is its own tag.
     """
+    if b"{" not in key:
+        return key
     _, _, rest = key.partition(b"{")
     inside, closed, _ = rest.partition(b"}")
     return inside if inside and closed else key

@@ -6,7 +6,8 @@ a result or an error for every key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import TypeAlias
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -15,26 +16,27 @@ from twisted.protocols import amp
 from kvtwist.core.topology import Member
 from kvtwist.errors import KvtwistError, MalformedRequest, OutcomeUnknown, Overloaded, TooLarge
 from kvtwist.node.limits import Limits
-from kvtwist.node.router import Router
-from kvtwist.wire.commands import ANSWER_BYTES_MAX, Get, GetMany, Put, PutMany
+from kvtwist.node.router import Router, check_keyspace
+from kvtwist.node.store import Store
+from kvtwist.wire.commands import ANSWER_BYTES_MAX, GetMany, PutMany
 from kvtwist.wire.connection import Arguments, Connection, Responder
 from kvtwist.wire.failures import pack_failure, unpack_failure
 
-_Result: TypeAlias = Arguments | KvtwistError
-
-_SINGLE: Mapping[type[amp.Command], type[amp.Command]] = {GetMany: Get, PutMany: Put}
+_Result: TypeAlias = tuple[int, bytes | None] | KvtwistError
+"""Version and value, or what went wrong."""
 
 
 class Batches:
     """The responder of `GetMany` and `PutMany`."""
 
-    def __init__(self, router: Router, limits: Limits) -> None:
+    def __init__(self, router: Router, store: Store, limits: Limits) -> None:
         self._router = router
+        self._store = store
         self._limits = limits
 
     def responders(self) -> dict[type[amp.Command], Responder]:
         """A responder for each."""
-        return {command: self._responder(command) for command in _SINGLE}
+        return {command: self._responder(command) for command in (GetMany, PutMany)}
 
     def route(
         self, command: type[amp.Command], arguments: Arguments
@@ -44,22 +46,31 @@ class Batches:
         :raises TooLarge: when there are too many keys.
         :raises MalformedRequest: when keys and values do not fit each other.
         """
+        check_keyspace(arguments)
         self._check(len(arguments["keys"]))
-        requests = _requests(command, arguments)
+        forwarded = arguments["forwarded"]
         results: dict[int, _Result] = {}
         elsewhere: dict[Member, list[int]] = {}
-        for at, request in enumerate(requests):
+        for at, (key, value) in enumerate(_pairs(command, arguments)):
             try:
-                partition, owner = self._router.locate(request)
-                if owner is None:
-                    results[at] = self._router.apply(partition, _SINGLE[command], request)
-                else:
-                    elsewhere.setdefault(owner, []).append(at)
+                partition, owner = self._router.locate(key, value, forwarded)
             except KvtwistError as error:
                 results[at] = error
+                continue
+            if owner is None:
+                results[at] = self._apply(partition, key, value)
+            else:
+                elsewhere.setdefault(owner, []).append(at)
         if not elsewhere:
             return _answer(command, results)
         return Deferred.fromCoroutine(self._forward(command, arguments, elsewhere, results))
+
+    def _apply(self, number: int, key: bytes, value: bytes | None) -> _Result:
+        partition = self._store.partition(number)
+        if value is not None:
+            return partition.put(key, value), None
+        record = partition.get(key)
+        return (0, None) if record is None else (record.version, record.value)
 
     def _check(self, keys: int) -> None:
         limit = self._limits.keys_per_request_max
@@ -100,16 +111,21 @@ class Batches:
         return respond
 
 
-def _requests(command: type[amp.Command], arguments: Arguments) -> list[Arguments]:
-    """The request for each key."""
+def _pairs(
+    command: type[amp.Command], arguments: Arguments
+) -> Iterable[tuple[bytes, bytes | None]]:
+    """Each key with the value to write; with none for a read."""
     keys = arguments["keys"]
-    values = arguments["values"] if command is PutMany else [b""] * len(keys)
-    if len(keys) != len(values) or None in keys or None in values:
+    if None in keys:
+        raise MalformedRequest(f"{command.__name__}: a key is missing")
+    if command is GetMany:
+        return zip(keys, repeat(None), strict=False)
+    values = arguments["values"]
+    if len(keys) != len(values) or None in values:
         raise MalformedRequest(
             f"{command.__name__}: {len(keys)} keys and {len(values)} values; each key needs a value"
         )
-    shared = {"keyspace": arguments["keyspace"], "forwarded": arguments["forwarded"]}
-    return [{"key": key, "value": value, **shared} for key, value in zip(keys, values, strict=True)]
+    return zip(keys, values, strict=True)
 
 
 def _part(arguments: Arguments, places: Sequence[int]) -> Arguments:
@@ -127,7 +143,7 @@ def _results(command: type[amp.Command], answer: Arguments, count: int) -> list[
     versions, errors = answer["versions"], answer["errors"]
     values = answer["values"] if command is GetMany else [None] * count
     return [
-        {"version": version, "value": value} if error is None else unpack_failure(error)
+        (version, value) if error is None else unpack_failure(error)
         for version, value, error in zip(versions, values, errors, strict=True)
     ]
 
@@ -140,16 +156,19 @@ def _answer(command: type[amp.Command], results: Mapping[int, _Result]) -> Argum
     room = ANSWER_BYTES_MAX
     for at in range(len(results)):
         result = results[at]
-        value = None
-        if not isinstance(result, KvtwistError):
-            value = result.get("value")
-            size = len(value or b"")
+        if isinstance(result, tuple) and result[1] is not None:
+            size = len(result[1])
             if size > room and room < ANSWER_BYTES_MAX:
                 result = Overloaded("the answer is full: ask for this key again")
-            room -= size
-        failed = isinstance(result, KvtwistError)
-        versions.append(0 if isinstance(result, KvtwistError) else result["version"])
-        values.append(None if failed else value)
-        errors.append(pack_failure(result) if isinstance(result, KvtwistError) else None)
+            else:
+                room -= size
+        if isinstance(result, tuple):
+            versions.append(result[0])
+            values.append(result[1])
+            errors.append(None)
+        else:
+            versions.append(0)
+            values.append(None)
+            errors.append(pack_failure(result))
     answer = {"versions": versions, "errors": errors}
     return answer | {"values": values} if command is GetMany else answer

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.protocols import amp
 
+from kvtwist.core.ring import partition_of
 from kvtwist.core.topology import Member, Topology
 from kvtwist.errors import (
     NotOwner,
@@ -90,36 +91,39 @@ class Router:
         :raises Unavailable: when there is no cluster (yet, or any more).
         :raises NotOwner: when it was forwarded here by mistake.
         """
-        partition, owner = self.locate(arguments)
+        check_keyspace(arguments)
+        key, value, forwarded = arguments["key"], arguments.get("value"), arguments["forwarded"]
+        partition, owner = self.locate(key, value, forwarded)
         if owner is None:
-            answer = self.apply(partition, command, arguments)
+            answer = self._store.apply(partition, command, arguments)
             applied = self._store.revision(partition).to_bytes(8, "big")
             answer["applied"] = self._places[partition] + applied
             return answer
         return Deferred.fromCoroutine(self.forward(command, arguments, owner))
 
-    def locate(self, arguments: Arguments) -> tuple[int, Member | None]:
-        """The partition of ``arguments["key"]``, and its owner; ``None`` for this node.
+    def locate(self, key: bytes, value: bytes | None, forwarded: bool) -> tuple[int, Member | None]:
+        """The partition of *key*, and its owner; ``None`` for this node.
 
+        :param value: what is to be written, if anything.
         :raises NotDone: as `route` does.
         """
-        self._check(arguments)
+        limits = self._limits
+        if len(key) > limits.key_bytes_max:
+            raise _too_large("key", key, limits.key_bytes_max)
+        if value is not None and len(value) > limits.value_bytes_max:
+            raise _too_large("value", value, limits.value_bytes_max)
         topology = self._topology or self._look()
-        partition = topology.partition_of(arguments["key"])
+        partition = partition_of(key, len(self._mine))
         if self._mine[partition]:
             return partition, None
         owner = topology.owner(partition)
-        if arguments["forwarded"]:
+        if forwarded:
             raise NotOwner(
                 f"{self._cluster.me.name} does not own partition {partition}: {owner.name} does",
                 owner=owner.name,
                 epoch=topology.epoch,
             )
         return partition, owner
-
-    def apply(self, partition: int, command: type[amp.Command], arguments: Arguments) -> Arguments:
-        """Carry out a request that was located here."""
-        return self._store.apply(partition, command, arguments)
 
     def _look(self) -> Topology:
         """The topology, remembered with what this node owns in it: each request needs both.
@@ -144,15 +148,6 @@ class Router:
             return self.route(command, arguments)
 
         return respond
-
-    def _check(self, arguments: Arguments) -> None:
-        if arguments["keyspace"]:
-            raise Refused(f"there is no keyspace {arguments['keyspace']}: use 0, or leave it out")
-        if len(arguments["key"]) > self._limits.key_bytes_max:
-            raise _too_large("key", arguments["key"], self._limits.key_bytes_max)
-        value = arguments.get("value")
-        if value is not None and len(value) > self._limits.value_bytes_max:
-            raise _too_large("value", value, self._limits.value_bytes_max)
 
     async def forward(
         self, command: type[amp.Command], arguments: Arguments, owner: Member
@@ -197,6 +192,15 @@ class Router:
     async def _pause(self, number: int) -> None:
         seconds = RETRY_DELAY_SECONDS * 2.0 ** min(number, 4) * (1 + self._chance()) / 2
         await deferLater(self._reactor, seconds, lambda: None)
+
+
+def check_keyspace(arguments: Arguments) -> None:
+    """Refuse a request for a keyspace that there is not.
+
+    :raises Refused: for any but 0.
+    """
+    if arguments["keyspace"]:
+        raise Refused(f"there is no keyspace {arguments['keyspace']}: use 0, or leave it out")
 
 
 def _unavailable(owner: Member, trouble: str) -> Unavailable:

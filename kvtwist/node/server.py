@@ -69,7 +69,7 @@ class Server(Factory):
                 commands.DescribeTopology: lambda _, __: write_topology(cluster.founded()),
                 commands.Status: lambda _, __: self._status(),
                 **router.responders(),
-                **Batches(router, limits).responders(),
+                **Batches(router, store, limits).responders(),
             }
         )
 

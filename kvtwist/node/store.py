@@ -32,10 +32,14 @@ class Store:
 
     def apply(self, number: int, command: type[amp.Command], arguments: Arguments) -> Arguments:
         """Carry *command* out in partition *number*; the answer to it."""
+        return OPERATIONS[command](self.partition(number), arguments)
+
+    def partition(self, number: int) -> Partition:
+        """Partition *number*."""
         partition = self._partitions.get(number)
         if partition is None:
             partition = self._partitions[number] = Partition(self._first_revision())
-        return OPERATIONS[command](partition, arguments)
+        return partition
 
 
 def _get(partition: Partition, arguments: Arguments) -> Arguments:

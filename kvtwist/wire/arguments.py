@@ -156,6 +156,12 @@ class Numbers(Blob):
         return numbers
 
 
+def _checked_count(count: int) -> int:
+    if count > BLOBS_MAX:
+        raise ValueError(f"the list has more than {BLOBS_MAX} members")
+    return count
+
+
 class Blobs(Blob):
     """A list of bytes of any length, some of which may be missing (``None``).
 
@@ -166,16 +172,21 @@ class Blobs(Blob):
         """Pack them."""
         pieces: list[bytes] = []
         for blob in value:
-            pieces += (_MISSING,) if blob is None else (len(blob).to_bytes(4, "big"), blob)
+            if blob is None:
+                pieces.append(_MISSING)
+            else:
+                pieces += (len(blob).to_bytes(4, "big"), blob)
         return b"".join(pieces)
 
     def from_bytes(self, data: bytes) -> list[bytes | None]:
         """Unpack them."""
+        count, rest = divmod(len(data), len(_MISSING))
+        if not rest and data == _MISSING * count:  # as the errors are where all went well
+            return [None] * _checked_count(count)
         blobs: list[bytes | None] = []
         at, end = 0, len(data)
         while at < end:
-            if len(blobs) >= BLOBS_MAX:
-                raise ValueError(f"the list has more than {BLOBS_MAX} members")
+            _checked_count(len(blobs))
             head = data[at : at + 4]
             at += 4
             if head == _MISSING:

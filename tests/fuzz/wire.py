@@ -121,7 +121,7 @@ def valid_streams(chance: random.Random) -> Iterator[bytes]:
         "key": b"k", "value": b"v" * 40, "version": 3, "timeout_ms": 1000, "forwarded": False,
         "keys": [b"a", b"b"], "values": [b"1", b"2"], "version_min": 1, "version_max": 1,
         "cluster_id": "", "name": "n", "identity": "i", "address": ":1", "expected_identity": "",
-        "uptime_ms": 1, "features": ["x"], "auth": b"", "trace": b"t", "keyspace": 0,
+        "started_ms": 1, "features": ["x"], "auth": b"", "trace": b"t", "keyspace": 0,
     }  # fmt: skip
     while True:
         commands = chance.choices(COMMANDS, k=chance.randint(1, 4))

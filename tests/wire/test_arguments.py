@@ -115,8 +115,9 @@ class NaturalTests(SynchronousTestCase):
 
     def test_no_number(self) -> None:
         """Else a mistake of the caller's is sent, and blamed on the other end."""
-        for thing in ("1", b"1", [1], object()):
-            self.assertRaises(TypeError, Natural().toString, thing)
+        for thing in ("1", b"1", [1], 1.5, object()):
+            wrong: Any = thing
+            self.assertRaises(TypeError, Natural().toString, wrong)
 
     @examples(80)
     @given(st.binary(max_size=24) | st.text("0123456789", max_size=24).map(str.encode))

@@ -63,6 +63,11 @@ def names(pairs: Pairs) -> list[str]:
     return [name.decode() for name, _ in pairs]
 
 
+def marked(pairs: Pairs) -> list[str]:
+    """The names of arguments, the optional ones with a question mark."""
+    return [f"{name.decode()}{'?' if kind.optional else ''}" for name, kind in pairs]
+
+
 def unknown_attributes(command: Command) -> Iterator[str]:
     """What the command says that AMP does not know, and so passes over without a word."""
     said = {*vars(command), *vars(command).get("__annotations__", {})}
@@ -166,6 +171,31 @@ class CommandTests(SynchronousTestCase):
                 "CompareAndSet": ["key", "value", "version"],
                 "GetMany": ["keys"],
                 "PutMany": ["keys", "values"],
+            },
+        )  # fmt: skip
+
+    def test_answers_do_not_change(self) -> None:
+        """The same, for answers; what may be missing has a question mark."""
+        member = ["name", "identity", "address"]
+        settings = ["partitions", "replicas", "tokens_per_member", "durable"]
+        seen = ["done", "version", "value?", "applied?"]
+        self.assertEqual(
+            {command.__name__: marked(command.response) for command in COMMANDS},
+            {
+                "Hello": names(commands.Hello.arguments)[len(COMMON) :],
+                "Ping": [],
+                "Found": [*member, *settings, "founders", "cluster_id", "founded", "members"],
+                "DescribeTopology": ["cluster_id", "epoch", *settings, "members", "placement"],
+                "Status": [
+                    *member, "software", "uptime_ms", "cluster_id", "epoch", "key_count", "owned",
+                    "waiting_for", "unreachable",
+                ],
+                "Get": ["version", "value?", "applied?"],
+                "Put": ["version", "applied?"],
+                "Delete": seen,
+                "CompareAndSet": seen,
+                "GetMany": ["versions", "values", "errors"],
+                "PutMany": ["versions", "errors"],
             },
         )  # fmt: skip
 

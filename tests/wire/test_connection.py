@@ -315,9 +315,9 @@ class CallTests(ConnectionTestCase):
         client, _, wire = self.join()
         calls = [client.call(Ping, {}, SECONDS) for _ in range(3)]
         wire.lose()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
         for call in calls:
             self.failureResultOf(call, NoAnswer)
-        self.assert_no_timers()
         self.assertNotIsInstance(NoAnswer(), NotDone)
 
     def test_connection_lost_before(self) -> None:

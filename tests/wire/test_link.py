@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
+from weakref import ref
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
@@ -660,6 +662,19 @@ class WaitingTests(LinkTestCase):
         Peer(self.there)
         self.network.run(2.0)
         self.assertIs(self.successResultOf(long), self.connected())
+
+    def test_nothing_is_kept(self) -> None:
+        """T5: else a node whose peer is down for a week grows with each request that waited."""
+        self.link.start()
+        waiting = [self.link.when_connected(0.5) for _ in range(10)]
+        kept = [ref(one) for one in waiting]
+        self.network.run(1.0)
+        for one in waiting:
+            self.failureResultOf(one, NotSent)
+        waiting.clear()
+        del one
+        gc.collect()
+        self.assertEqual([one() for one in kept], [None] * 10)
 
     def test_given_up(self) -> None:
         """Else whoever gives up waiting breaks the link for those that still wait."""
