@@ -254,8 +254,7 @@ class Connection(Protocol):
             while self._waiting and not self.is_full:
                 waiting = self._waiting.popleft()
                 if not waiting.called:
-                    waiting.callback(None)
-                    break
+                    waiting.callback(None)  # which fills the room, or leaves it to the next
         return question
 
     def _answer_received(self, tag: bytes, box: Box) -> None:
@@ -378,10 +377,10 @@ class Connection(Protocol):
                 self._oversized_answer(tag, box)
             else:
                 self._answer_received(tag, box)
-        elif (name := box.get(COMMAND)) is not None:
-            self._command_received(name, box)
         elif (tag := box.get(ERROR)) is not None:
             self._error_received(tag, box)
+        elif (name := box.get(COMMAND)) is not None:
+            self._command_received(name, box)
         else:
             self._senseless += 1
             if self._senseless > SENSELESS_BOXES_MAX:
