@@ -23,7 +23,16 @@ _Write: TypeAlias = Callable[[list[Any], Any], None]
 _Read: TypeAlias = Callable[[bytes, Box], Any]
 
 _END = b"\0\0"
+_ASK_PREFIX = bytes((0, len(ASK))) + ASK
+_ANSWER_PREFIX = bytes((0, len(ANSWER))) + ANSWER
 _TRUE, _FALSE = b"True", b"False"
+
+
+def _counted(value: bytes) -> bytes:
+    """A value after its length."""
+    if len(value) > VALUE_BYTES_MAX:
+        raise ValueError(f"an AMP value has at most {VALUE_BYTES_MAX} bytes, not {len(value)}")
+    return len(value).to_bytes(2, "big") + value
 
 
 class _Field(NamedTuple):
@@ -34,6 +43,50 @@ class _Field(NamedTuple):
     optional: bool
     write: _Write
     read: _Read
+
+
+class _Layout:
+    """The arguments of a command, or of its answer, laid out for one pass."""
+
+    __slots__ = ("_fields", "_required", "_writers")
+
+    def __init__(self, declared: list[tuple[bytes, amp.Argument]]) -> None:
+        self._fields = [_field(*each) for each in declared]
+        self._required = [field.name for field in self._fields if not field.optional]
+        self._writers = {field.name: field.write for field in self._fields}
+
+    def write(self, pieces: list[Any], values: Mapping[str, Any]) -> bytes:
+        """The box that begins with *pieces*; values that are not declared are left out."""
+        writers = self._writers
+        for name, value in values.items():
+            if value is not None and (write := writers.get(name)) is not None:
+                try:
+                    write(pieces, value)
+                except (ValueError, TypeError):
+                    raise
+                except Exception as error:
+                    raise ValueError(f"{name}: {error}") from error
+        for name in self._required:
+            if values.get(name) is None:
+                raise ValueError(f"{name} is missing")
+        pieces.append(_END)
+        return b"".join(pieces)
+
+    def read(self, box: Box) -> Values:
+        """The values in *box*; keys that are not declared are passed over."""
+        values: Values = {}
+        for name, wire_name, optional, _, read in self._fields:
+            data = box.get(wire_name)
+            if data is not None:
+                try:
+                    values[name] = read(data, box)
+                except Exception as error:
+                    raise ValueError(f"{name}: {error}") from error
+            elif optional:
+                values[name] = None
+            else:
+                raise ValueError(f"{name} is missing")
+        return values
 
 
 class Codec:
@@ -47,56 +100,24 @@ class Codec:
     def __init__(self, command: type[amp.Command]) -> None:
         self.command = command
         self._header = pair(COMMAND, command.commandName)
-        self._arguments = [_field(*declared) for declared in command.arguments]
-        self._answer = [_field(*declared) for declared in command.response]
+        self._arguments = _Layout(command.arguments)
+        self._answer = _Layout(command.response)
 
     def write_request(self, tag: bytes, arguments: Mapping[str, Any]) -> bytes:
         """The box that asks for the command; its answer will carry *tag*."""
-        return _written([pair(ASK, tag), self._header], self._arguments, arguments)
+        return self._arguments.write([_ASK_PREFIX, _counted(tag), self._header], arguments)
 
     def write_answer(self, tag: bytes, answer: Mapping[str, Any]) -> bytes:
         """The box that answers the request with *tag*."""
-        return _written([pair(ANSWER, tag)], self._answer, answer)
+        return self._answer.write([_ANSWER_PREFIX, _counted(tag)], answer)
 
     def read_arguments(self, box: Box) -> Values:
         """The arguments in a request; keys that are not declared are passed over."""
-        return _read(self._arguments, box)
+        return self._arguments.read(box)
 
     def read_answer(self, box: Box) -> Values:
         """The values in an answer; keys that are not declared are passed over."""
-        return _read(self._answer, box)
-
-
-def _written(pieces: list[Any], fields: list[_Field], values: Mapping[str, Any]) -> bytes:
-    for field in fields:
-        value = values.get(field.name)
-        if value is not None:
-            try:
-                field.write(pieces, value)
-            except (ValueError, TypeError):
-                raise
-            except Exception as error:
-                raise ValueError(f"{field.name}: {error}") from error
-        elif not field.optional:
-            raise ValueError(f"{field.name} is missing")
-    pieces.append(_END)
-    return b"".join(pieces)
-
-
-def _read(fields: list[_Field], box: Box) -> Values:
-    values: Values = {}
-    for name, wire_name, optional, _, read in fields:
-        data = box.get(wire_name)
-        if data is not None:
-            try:
-                values[name] = read(data, box)
-            except Exception as error:
-                raise ValueError(f"{name}: {error}") from error
-        elif optional:
-            values[name] = None
-        else:
-            raise ValueError(f"{name} is missing")
-    return values
+        return self._answer.read(box)
 
 
 def _field(wire_name: bytes, argument: amp.Argument) -> _Field:

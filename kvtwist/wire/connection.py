@@ -488,12 +488,12 @@ class Connection(Protocol):
         self.connected = 0
         self._backlog.clear()
         why = self.why_dropped or f"the connection was lost: {reason.getErrorMessage()}"
+        waiting, self._waiting = self._waiting, deque()
         for tag in list(self._questions):
             question = self._forget(tag)
             if question is not None:
                 question.answer.errback(NoAnswer(why))
         self._deadlines.forget(self)
-        waiting, self._waiting = self._waiting, deque()
         for one in waiting:
             if not one.called:
                 one.errback(NotSent(why))

@@ -505,13 +505,28 @@ class CallTests(ConnectionTestCase):
             self.assertNoResult(turn)
         peer.say({ANSWER: peer.boxes[0][ASK]})
         wire.pump()
-        self.assertIsNone(self.successResultOf(turns[0]))
-        self.assertFalse(client.is_full)
-        self.assertNoResult(turns[2])
-        client.call(Ping, {}, SECONDS).addErrback(lambda _: None)
-        self.clock.advance(2 * SECONDS)
-        for turn in turns[2:]:
+        for turn in turns[:1] + turns[2:]:
             self.assertIsNone(self.successResultOf(turn))
+
+    def test_room_is_taken_in_turn(self) -> None:
+        """Else one that is woken and has nothing to ask any more leaves the others asleep, or all
+        are woken for the room of one."""
+        client, peer, wire = self.join_raw_server(limits=ConnectionLimits(requests_in_flight_max=2))
+        for _ in range(2):
+            client.call(Ping, {}, SECONDS).addErrback(lambda _: None)
+        asked: list[int] = []
+
+        def ask_again(_: None, number: int) -> None:
+            asked.append(number)
+            client.call(Ping, {}, SECONDS).addErrback(lambda _: None)
+
+        client.room()
+        for number in range(3):
+            client.room().addCallback(ask_again, number)
+        wire.pump()
+        peer.say({ANSWER: peer.boxes[0][ASK]})
+        wire.pump()
+        self.assertEqual(asked, [0])
 
     def test_no_room_when_lost(self) -> None:
         """Else who waits for their turn waits for ever when the node dies."""
