@@ -281,7 +281,7 @@ class Connection(Protocol):
         tag = box.get(ASK)
         try:
             codec, answer = self._respond(name, box)
-            if not isinstance(answer, Deferred):
+            if isinstance(answer, dict):  # not "is it a Deferred": that asks an ABC, and is slow
                 if tag is not None:
                     self._write(codec.write_answer(tag, answer))
                 return
