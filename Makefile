@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/installed
 # A benchmark is a script; what scripts share starts with an underscore.
 BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
-.PHONY: help run test check bench clean
+.PHONY: help run test check bench fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,9 @@ bench: $(INSTALLED) ## run every benchmark
 		echo "== $$script"; \
 		$(BIN)/python "$$script"; \
 	done
+
+fuzz: $(INSTALLED) ## feed the wire with damaged bytes for ten minutes
+	$(BIN)/python -m tests.fuzz.wire
 
 # The data of nodes started here (*.kvtwist/) stays: it is not ours to delete.
 clean: ## remove what the other targets made, the virtual environment too

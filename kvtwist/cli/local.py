@@ -20,10 +20,11 @@ from kvtwist.wire.clock import make_monotonic
 READY_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 5.0
 _TWISTD = """
-import os, signal, sys, threading
+import os, signal, threading
 os.setsid()
 def watch():
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 threading.Thread(target=watch, daemon=True).start()
 from twisted.scripts.twistd import run

@@ -348,7 +348,8 @@ class Client:
     async def _owners_settled(self, seconds: float) -> None:
         """Give the first attempts to reach the owners a chance."""
         links = set(self._owner_links)
-        await gatherResults([link.when_settled(seconds) for link in links])
+        for link in links:
+            await link.when_settled(seconds)
 
     async def _topology(self) -> Table:
         deadline = self._deadline()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 
 from kvtwist.core.address import Address
 from kvtwist.errors import NotSent
@@ -63,6 +63,7 @@ class Links:
             limits=LIMITS,
         )
         self._links[address] = link
+        link.on_change(self._changed)
         link.start()
         return link
 
@@ -88,9 +89,7 @@ class Links:
             return
         self.cluster_id = cluster_id
         for link in self._links.values():
-            greeting = link.connection.greeting if link.connection is not None else None
-            if greeting is not None and greeting.cluster_id != cluster_id:
-                link.hang_up("it was greeted before the cluster was known")
+            self._changed(link)
 
     def stop(self) -> Deferred[None]:
         """Hang up; fires when all connections are closed."""
@@ -109,11 +108,21 @@ class Links:
                 waiter.cancel()
         if isinstance(result, tuple):
             return links[result[1]]
+        if any(failure.check(CancelledError) for _, failure in result):
+            raise CancelledError()  # a list of Deferreds keeps that to itself
         troubles = ", ".join(f"{link.address} ({link.trouble})" for link in links)
         raise NotSent(
             f"no node can be reached: {troubles}",
             waiting_for=[str(link.address) for link in links],
         )
+
+    def _changed(self, link: Link) -> None:
+        """A node that belongs to no cluster yet refuses nobody; but we belong to one."""
+        greeting = link.connection.greeting if link.connection is not None else None
+        if self.cluster_id and greeting is not None and greeting.cluster_id != self.cluster_id:
+            link.hang_up(
+                f"it does not belong to cluster {self.cluster_id[:8]} (yet): check --peers"
+            )
 
     def _introduce(self) -> Greeting:
         return Greeting(cluster_id=self.cluster_id)

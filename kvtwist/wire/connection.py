@@ -281,10 +281,12 @@ class Connection(Protocol):
         tag = box.get(ASK)
         try:
             codec, answer = self._respond(name, box)
-            if isinstance(answer, dict):  # not "is it a Deferred": that asks an ABC, and is slow
+            if isinstance(answer, dict):  # asked first: to ask for a Deferred asks an ABC
                 if tag is not None:
                     self._write(codec.write_answer(tag, answer))
                 return
+            if not isinstance(answer, Deferred):
+                raise TypeError(f"a responder returned {type(answer).__name__}")
         except Exception:
             self._answer_failure(Failure(), name, tag)
             return

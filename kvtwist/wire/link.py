@@ -170,7 +170,7 @@ class Link:
             return succeed(None)
         settling: Deferred[None] = Deferred()
         self._settling.append(settling)
-        return settling.addTimeout(timeout_seconds, self._reactor).addErrback(lambda _: None)
+        return settling.addTimeout(timeout_seconds, self._reactor).addErrback(_timed_out)
 
     def call(
         self, command: type[amp.Command], arguments: Arguments, timeout_seconds: float
@@ -205,6 +205,8 @@ class Link:
         self._failures = 0
         self._watch(connection)
         self._changed(connection, "")
+        if self.connection is not connection:
+            return  # somebody who was told did not want it
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.callback(connection)
@@ -312,6 +314,10 @@ class _Noticed:
             return failure
 
         return self._endpoint.connect(protocolFactory).addErrback(failed)
+
+
+def _timed_out(failure: Failure) -> None:
+    failure.trap(DeferredTimeoutError)
 
 
 def _expected(failure: Failure) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.client import Client, Record
+from kvtwist.core.address import Address
 from kvtwist.errors import (
     ConfigurationError,
     ManyFailed,
@@ -18,7 +19,13 @@ from kvtwist.errors import (
     VersionMismatch,
 )
 from kvtwist.node.limits import Limits
-from tests.cluster import CLIENT_IP, SimulatedCluster, ip_of
+from tests.cluster import CLIENT_IP, PORT, SimulatedCluster, ip_of
+
+
+def client_status(cluster: SimulatedCluster, address: Address) -> Deferred[Any]:
+    """What the node at *address* says of itself, to a client that knows no other."""
+    host = cluster.network.host("10.0.1.9")
+    return Client(host, str(address)).status(address)
 
 
 class ClientTests(SynchronousTestCase):
@@ -190,14 +197,89 @@ class ClientTests(SynchronousTestCase):
         self.assertIn("10.0.0.3:8001 (connection refused)", str(error))
 
     def test_a_cluster_founded_anew(self) -> None:
-        """A long-lived client finds its way when all memory nodes were restarted."""
+        """A client belongs to one cluster: what comes up in its place at the same addresses is
+        another one, and versions and reads must not be mixed. A new client finds it."""
         self.result(self.client.put("k", "v"))
         for number in (1, 2, 3):
             self.cluster.crash(number)
         self.cluster.start()
-        self.assertIsNone(self.result(self.client.get("k")))
-        for owner in (1, 2, 3):
-            self.result(self.client.put(self.cluster.key_of(owner), "v"), 6)
+        self.cluster.run(2)
+        error = self.error(Unavailable, self.client.put("k", "w"), 5.6)
+        self.assertIn("check --peers", str(error))
+        self.assertIsNone(self.result(self.cluster.client().get("k")))
+
+    def test_nodes_of_two_clusters(self) -> None:
+        """Else a failover writes into somebody else's data."""
+        alone = SimulatedCluster.__new__(SimulatedCluster)
+        alone.__dict__.update(self.cluster.__dict__)
+        stranger = Address("10.0.5.1", PORT)
+        alone.start_node(7, listen=stranger, founders=(stranger,))
+        self.cluster.run(1)
+        host = self.cluster.network.host(CLIENT_IP)
+        client = Client(host, f"10.0.0.1:{PORT},10.0.5.1:{PORT}", chance=lambda: 0.0)
+        key = self.cluster.key_of(2)
+        self.result(client.put(key, "v"))
+        self.cluster.run(2)
+        for number in (1, 2, 3):
+            self.cluster.crash(number)
+        self.cluster.run(0.1)
+        self.error(Unavailable, client.put(key, "w"), 5.6)
+        held = self.result(client_status(self.cluster, stranger))
+        self.assertEqual(held["key_count"], 0)
+
+    def test_a_cancelled_write_is_over(self) -> None:
+        """Else a write that its caller has given up is carried out minutes later."""
+        for number in (1, 2, 3):
+            self.cluster.crash(number)
+        client = self.cluster.client()
+        writing = client.put("k", "v")
+        writing.addErrback(lambda failure: failure.trap(CancelledError))
+        self.cluster.run(0.2)
+        writing.cancel()
+        self.result(writing, 0.1)
+        self.cluster.start()
+        self.cluster.run(10)
+        self.assertIsNone(self.result(self.cluster.client().get("k")))
+
+    def test_nothing_leaves_after_the_deadline(self) -> None:
+        """Else a write is reported as failed, or unknown, and then done."""
+        client = self.cluster.client(1, timeout_seconds=1.0)
+        key = self.cluster.key_of(2)
+        with self.cluster.network.cut(CLIENT_IP, ip_of(1)):
+            self.error(Unavailable, client.put(key, "v"), 1.3)
+        self.cluster.run(10)
+        self.assertIsNone(self.result(self.client.get(key)))
+
+    def test_a_node_that_freezes_before_it_has_told_the_table(self) -> None:
+        """Else a write that was never sent is reported as unknown."""
+        self.cluster.run(1)
+        client = self.cluster.client(1, 2)
+        first = client.status(self.cluster.addresses[0])
+        self.result(first)
+        self.cluster.network.host(ip_of(1)).freeze()
+        key = self.cluster.key_of(3)
+        self.result(client.put(key, "v"), 5.6)
+
+    def test_put_after_close(self) -> None:
+        """Else a closed client still writes."""
+        key = self.cluster.key_of(1)
+        self.result(self.client.get(key))
+        closing, late = self.client.close(), self.client.put(key, "late")
+        self.error(Unavailable, late, 0.1)
+        self.result(closing)
+        self.assertIsNone(self.result(self.cluster.client().get(key)))
+
+    def test_nothing_is_left_in_the_reactor(self) -> None:
+        """Else every test suite that uses the client ends with a dirty reactor."""
+        network = self.cluster.network
+        self.result(self.client.get("k"))
+        calls = [self.client.get(f"k{at}") for at in range(10)]
+        self.result(self.client.close())
+        for call in calls:
+            call.addErrback(lambda _: None)
+        for number in (1, 2, 3):
+            self.cluster.network.result_of(self.cluster.nodes[number].stopService())
+        self.assertEqual([each for each in network.clock.getDelayedCalls() if each.active()], [])
 
     def test_a_frozen_owner(self) -> None:
         """A write is unknown, a read unavailable, each by its deadline (promise 5)."""

@@ -8,7 +8,10 @@ from kvtwist.core.address import Address
 from kvtwist.core.topology import Settings
 from kvtwist.errors import Unavailable
 from kvtwist.wire.commands import Status
-from tests.cluster import PORT, SimulatedCluster, ip_of
+from kvtwist.wire.deadlines import Deadlines
+from kvtwist.wire.greeting import Greeting
+from kvtwist.wire.link import Link
+from tests.cluster import CLIENT_IP, PORT, SimulatedCluster, ip_of
 
 
 class FoundingTests(SynchronousTestCase):
@@ -140,6 +143,49 @@ class FoundingTests(SynchronousTestCase):
         """Why the one node that gave up did."""
         (error,) = cluster.hopeless.values()
         return str(error)
+
+    def test_a_forged_greeting(self) -> None:
+        """Promise 4: else one box from anybody ends a node, and its data."""
+        cluster = SimulatedCluster(size=2)
+        forged = Greeting(name="node-1", address="9.9.9.9:1", identity="x", started_ms=0)
+        for founded in (False, True):
+            if founded:
+                cluster.start(2)
+            else:
+                cluster.start(1)
+            cluster.run(2)
+            host = cluster.network.host("10.0.9.9")
+            link = Link(host, cluster.addresses[0], lambda: forged, lambda: 0.5, Deadlines(host))
+            link.start()
+            cluster.run(2)
+            self.assertIsNone(link.connection)
+            self.assertEqual(cluster.hopeless, {})
+            cluster.network.result_of(link.stop())
+
+    def test_two_of_one_name_at_the_same_moment(self) -> None:
+        """Exactly one of them goes, however close their starts are."""
+        for apart_ms in (0, 1, 2, 50):
+            cluster = SimulatedCluster(size=2)
+            cluster.start_node(1)
+            cluster.run(apart_ms / 1000)
+            cluster.start_node(2, name="node-1")
+            given_up: list[str] = []
+            cluster.hopeless.clear()
+            cluster.run(3)
+            given_up += [str(error) for error in cluster.hopeless.values()]
+            self.assertEqual(len(given_up), 1, apart_ms)
+
+    def test_a_shorter_list_after_the_founding(self) -> None:
+        """After the founding --peers is only whom to dial first: else a node restarted with one
+        address cannot forward to the others."""
+        cluster = SimulatedCluster()
+        cluster.found()
+        cluster.crash(3)
+        cluster.start_node(3, founders=(cluster.addresses[0], cluster.addresses[2]))
+        cluster.run(3)
+        client = cluster.client(3)
+        with cluster.network.cut(CLIENT_IP, ip_of(2)):
+            cluster.network.result_of(client.put(cluster.key_of(2), "v"))
 
     def test_a_stranger_to_a_founded_cluster(self) -> None:
         """Else a node that was not listed waits for ever instead of saying that it cannot join."""

@@ -11,7 +11,7 @@ from functools import partial
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.processes.nodes import CHECKOUT, TWISTD, Processes
+from tests.processes.nodes import CHECKOUT, TWISTD, Processes, free_ports_in_a_row
 
 
 class QuickStartTests(SynchronousTestCase):
@@ -162,6 +162,23 @@ class QuickStartTests(SynchronousTestCase):
         self.assertNotIn("Traceback", second.output)
         self.assertFalse((self.processes.directory / "kvnode-other.pid").exists())
 
+    def test_a_port_in_use_for_a_daemon(self) -> None:
+        """The same without -n: else the command at the terminal waits for ever."""
+        self.processes.start(1).wait_for("listens on")
+        command = (*TWISTD, "kvnode", "--id=other", f"--addr=:{self.processes.ports[0]}")
+        second = self.processes.run(command, "other")
+        self.assertEqual(second.wait(), 1)
+        self.assertIn("cannot listen on", second.output)
+
+    def test_a_second_node_of_one_name_in_one_directory(self) -> None:
+        """T2: in our words, not in twistd's about "another twistd server"."""
+        self.processes.start(1).wait_for("listens on")
+        command = (*TWISTD, "-n", "kvnode", "--id=node-1", f"--addr=:{self.processes.ports[1]}")
+        second = self.processes.run(command, "second")
+        self.assertEqual(second.wait(), 2)
+        self.assertIn("kvnode: node-1 runs in this directory already", second.output)
+        self.assertEqual(second.output.count("\n"), 1)
+
     def test_one_id_at_two_addresses(self) -> None:
         """The second one says so and ends with a non-zero status; the first one goes on."""
         self.processes.start(1).wait_for("listens on")
@@ -197,14 +214,14 @@ class QuickStartTests(SynchronousTestCase):
 
     def test_kvcli_local(self) -> None:
         """``make run`` rests on it: one ready line, and no node left behind."""
-        port = self.processes.ports[0]
+        port = free_ports_in_a_row(2)
         command = (sys.executable, "-c", "from kvtwist.cli.main import main; main()", "local", "2")
         local = self.processes.run((*command, f"--port={port}"), "local")
         local.wait_for("2 nodes are ready")
         peers = f":{port},:{port + 1}"
         self.assertEqual(self.processes.kvcli("put", "k", "v", peers=peers).returncode, 0)
         local.signal(signal.SIGINT)
-        local.wait()
+        self.assertEqual(local.wait(), 0)
         self.assertNotIn("Traceback", local.output)
         gone = self.processes.kvcli("--timeout=0.3", "get", "k", peers=peers)
         self.assertIn(b"connection refused", gone.stderr)
