@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from itertools import count
 from typing import Any, NamedTuple, TypeAlias
 
 from twisted.internet.defer import Deferred, fail
@@ -36,10 +35,8 @@ from zope.interface import implementer
 from kvtwist.errors import (
     KvtwistError,
     MalformedRequest,
-    NoAnswer,
     NodeFault,
     NotSent,
-    OutcomeUnknown,
     Overloaded,
     TooLarge,
     UnknownCommand,
@@ -57,9 +54,10 @@ from kvtwist.wire.boxes import (
     OversizedBox,
     write_box,
 )
+from kvtwist.wire.calls import Calls, overloaded
 from kvtwist.wire.codec import Codec, Values, codec_of
 from kvtwist.wire.deadlines import Deadlines
-from kvtwist.wire.failures import crosses_the_wire, read_failure, write_failure
+from kvtwist.wire.failures import crosses_the_wire, write_failure
 from kvtwist.wire.greeting import Greeting
 from kvtwist.wire.limits import DEFAULT_LIMITS, ConnectionLimits
 from kvtwist.wire.seldom import Seldom
@@ -86,16 +84,6 @@ def responders(named: Mapping[type[amp.Command], Responder]) -> Responders:
     return {
         command.commandName: (codec_of(command), responder) for command, responder in named.items()
     }
-
-
-class _Question(NamedTuple):
-    """A call that waits for its answer."""
-
-    codec: Codec
-    answer: Deferred[Arguments]
-    deadline: float
-    timeout_seconds: float
-    size_bytes: int
 
 
 class _Swept(NamedTuple):
@@ -133,18 +121,14 @@ class Connection(Protocol):
         limits: ConnectionLimits = DEFAULT_LIMITS,
         seldom: Seldom | None = None,
     ) -> None:
-        self._deadlines = deadlines
         self._responders = table or {}
         self._limits = limits
         self._seldom = seldom or Seldom(_log, deadlines.seconds)
         self._reader = BoxReader(limits.boxes)
-        self._questions: dict[bytes, _Question] = {}
-        self._numbers = count(1)
-        self._asked_bytes = 0
+        self._calls = Calls(deadlines, limits)
         self._working_bytes = 0
         self._corked: list[bytes] | None = None
         self._corked_bytes = 0
-        self._waiting: deque[Deferred[None]] = deque()
         self._backlog: deque[Box] = deque()
         self._paused = False
         self._unread_bytes = 0
@@ -169,35 +153,26 @@ class Connection(Protocol):
 
         :raises ValueError, TypeError: at once, when the arguments do not fit the command.
         """
-        tag = b"%x" % next(self._numbers)
-        codec = codec_of(command)
-        data = codec.write_request(tag, arguments)
         if not self.connected:
             return fail(NotSent("the connection is down"))
-        if self._questions and (overload := self._overload(len(data))) is not None:
-            return fail(overload)
-        answer: Deferred[Arguments] = Deferred(lambda _: self._cancelled(tag))
-        deadline = self._deadlines.seconds() + timeout_seconds
-        if not self._questions:
-            self._deadlines.watch(self)
-        self._questions[tag] = _Question(codec, answer, deadline, timeout_seconds, len(data))
-        self._asked_bytes += len(data)
+        try:
+            data, answer = self._calls.begin(command, arguments, timeout_seconds)
+        except Overloaded as error:
+            return fail(error)
         self._write(data)
         return answer
 
     @property
     def is_full(self) -> bool:
         """Whether another call would end in `Overloaded` at once."""
-        return bool(self._questions) and self._overload(0) is not None
+        return self._calls.is_full
 
     def room(self) -> Deferred[None]:
         """Fires when there may be room for another call; first come, first served.
 
         Fails with `NotSent` when the connection is lost.
         """
-        waiting: Deferred[None] = Deferred()
-        self._waiting.append(waiting)
-        return waiting
+        return self._calls.room()
 
     def abort(self) -> None:
         """Drop the connection at once: what is in flight on it fails."""
@@ -225,55 +200,6 @@ class Connection(Protocol):
     def when_lost(self, notify: Callable[[Failure], None]) -> None:
         """Have *notify* called when the connection is lost."""
         self._when_lost.append(notify)
-
-    def expire(self, now: float) -> bool:
-        """Fail the calls whose time is up; whether there are others (`Deadlines`)."""
-        overdue = [tag for tag, question in self._questions.items() if question.deadline <= now]
-        for tag in overdue:
-            question = self._forget(tag)
-            if question is not None:
-                seconds = question.timeout_seconds
-                question.answer.errback(NoAnswer(f"no answer within {seconds:.3g} s"))
-        return bool(self._questions)
-
-    def _overload(self, size_bytes: int) -> Overloaded | None:
-        limits = self._limits
-        if len(self._questions) >= limits.requests_in_flight_max:
-            return _overloaded("requests_in_flight_max", limits.requests_in_flight_max)
-        if self._asked_bytes + size_bytes > limits.request_bytes_in_flight_max:
-            return _overloaded("request_bytes_in_flight_max", limits.request_bytes_in_flight_max)
-        return None
-
-    def _cancelled(self, tag: bytes) -> None:
-        self._forget(tag)
-
-    def _forget(self, tag: bytes) -> _Question | None:
-        question = self._questions.pop(tag, None)
-        if question is not None:
-            self._asked_bytes -= question.size_bytes
-            while self._waiting and not self.is_full:
-                waiting = self._waiting.popleft()
-                if not waiting.called:
-                    waiting.callback(None)  # which fills the room, or leaves it to the next
-        return question
-
-    def _answer_received(self, tag: bytes, box: Box) -> None:
-        question = self._forget(tag)
-        if question is None:
-            return  # too late: the call has ended already
-        try:
-            answer = question.codec.read_answer(box)
-        except Exception as error:
-            name = question.codec.command.__name__
-            question.answer.errback(OutcomeUnknown(f"the answer to {name} is malformed: {error}"))
-        else:
-            question.answer.callback(answer)
-
-    def _error_received(self, tag: bytes, box: Box) -> None:
-        question = self._forget(tag)
-        if question is not None:
-            code, description = box.get(ERROR_CODE, b""), box.get(ERROR_DESCRIPTION, b"")
-            question.answer.errback(read_failure(code, description))
 
     # -- responding ---------------------------------------------------------------------------
 
@@ -316,9 +242,9 @@ class Connection(Protocol):
     def _overworked(self, size_bytes: int) -> Overloaded | None:
         limits = self._limits
         if self.unanswered >= limits.requests_in_flight_max:
-            return _overloaded("requests_in_flight_max", limits.requests_in_flight_max)
+            return overloaded("requests_in_flight_max", limits.requests_in_flight_max)
         if self._working_bytes + size_bytes > limits.request_bytes_in_flight_max:
-            return _overloaded("request_bytes_in_flight_max", limits.request_bytes_in_flight_max)
+            return overloaded("request_bytes_in_flight_max", limits.request_bytes_in_flight_max)
         return None
 
     def _answer_later(self, answer: Arguments, codec: Codec, tag: bytes | None) -> None:
@@ -375,23 +301,15 @@ class Connection(Protocol):
 
     def _box_received(self, box: Box) -> None:
         if (tag := box.get(ANSWER)) is not None:
-            if isinstance(box, OversizedBox):
-                self._oversized_answer(tag, box)
-            else:
-                self._answer_received(tag, box)
+            self._calls.answered(tag, box)
         elif (tag := box.get(ERROR)) is not None:
-            self._error_received(tag, box)
+            self._calls.failed(tag, box)
         elif (name := box.get(COMMAND)) is not None:
             self._command_received(name, box)
         else:
             self._senseless += 1
             if self._senseless > SENSELESS_BOXES_MAX:
                 self.drop("it sends boxes that say nothing")
-
-    def _oversized_answer(self, tag: bytes, box: OversizedBox) -> None:
-        question = self._forget(tag)
-        if question is not None:
-            question.answer.errback(OutcomeUnknown(str(_too_large(box))))
 
     def _write(self, data: bytes) -> None:
         if self._corked is not None:
@@ -490,15 +408,7 @@ class Connection(Protocol):
         self.connected = 0
         self._backlog.clear()
         why = self.why_dropped or f"the connection was lost: {reason.getErrorMessage()}"
-        waiting, self._waiting = self._waiting, deque()
-        for tag in list(self._questions):
-            question = self._forget(tag)
-            if question is not None:
-                question.answer.errback(NoAnswer(why))
-        self._deadlines.forget(self)
-        for one in waiting:
-            if not one.called:
-                one.errback(NotSent(why))
+        self._calls.lost(why)
         for notify in self._when_lost:
             notify(reason)
 
@@ -526,14 +436,6 @@ def _too_large(box: OversizedBox) -> TooLarge:
         setting=box.setting,
         limit=box.limit,
         actual=box.actual,
-    )
-
-
-def _overloaded(setting: str, limit: int) -> Overloaded:
-    return Overloaded(
-        f"too much is in flight on this connection (limit {setting}={limit}): try again later",
-        setting=setting,
-        limit=limit,
     )
 
 
