@@ -84,9 +84,16 @@ class Links:
 
         Who was greeted before we knew it, and belongs to another one or to none yet, is greeted
         again, and refuses us if it is a stranger.
+
+        :raises NotSent: when it is another one than before: a client never changes clusters.
         """
         if self.cluster_id == cluster_id:
             return
+        if self.cluster_id:
+            raise NotSent(
+                f"this client belongs to cluster {self.cluster_id[:8]}, "
+                f"and a node answered for cluster {cluster_id[:8]}: check --peers"
+            )
         self.cluster_id = cluster_id
         for link in self._links.values():
             self._changed(link)

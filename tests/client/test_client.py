@@ -8,17 +8,20 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.client import Client, Record
+from kvtwist.client.links import Links
 from kvtwist.core.address import Address
 from kvtwist.errors import (
     ConfigurationError,
     ManyFailed,
     NotDone,
+    NotSent,
     OutcomeUnknown,
     TooLarge,
     Unavailable,
     VersionMismatch,
 )
 from kvtwist.node.limits import Limits
+from kvtwist.wire.deadlines import Deadlines
 from tests.cluster import CLIENT_IP, PORT, SimulatedCluster, ip_of
 
 
@@ -226,6 +229,15 @@ class ClientTests(SynchronousTestCase):
         self.error(Unavailable, client.put(key, "w"), 5.6)
         held = self.result(client_status(self.cluster, stranger))
         self.assertEqual(held["key_count"], 0)
+
+    def test_two_clusters_answer_at_the_same_moment(self) -> None:
+        """The same, when the second answer is under way already: the first one stands."""
+        host = self.cluster.network.host(CLIENT_IP)
+        links = Links(host, [], lambda: 0.5, Deadlines(host))
+        links.pin("aa" * 16)
+        links.pin("aa" * 16)
+        self.assertRaises(NotSent, links.pin, "bb" * 16)
+        self.assertEqual(links.cluster_id, "aa" * 16)
 
     def test_a_cancelled_write_is_over(self) -> None:
         """Else a write that its caller has given up is carried out minutes later."""
