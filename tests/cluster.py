@@ -31,6 +31,7 @@ class SimulatedCluster:
         self.settings = Settings(partitions=partitions)
         self.nodes: dict[int, Node] = {}
         self.hopeless: dict[str, ConfigurationError] = {}
+        self.given_up: list[Address] = []
         self._lives = 0
 
     @property
@@ -55,7 +56,7 @@ class SimulatedCluster:
         node = Node(
             self.network.host(config["listen"].host),
             NodeConfig(**config),
-            hopeless=lambda error: self.hopeless.update({config["name"]: error}),
+            hopeless=lambda error: self._gave_up(config, error),
             identity=f"{self._lives:032x}",
             chance=lambda: 0.5,
             wall_seconds=self.network.clock.seconds,
@@ -64,6 +65,10 @@ class SimulatedCluster:
         node.startService()
         self.nodes[number] = node
         return node
+
+    def _gave_up(self, config: dict[str, Any], error: ConfigurationError) -> None:
+        self.hopeless[config["name"]] = error
+        self.given_up.append(config["listen"])
 
     def run(self, seconds: float) -> None:
         self.network.run(seconds)

@@ -265,7 +265,8 @@ class ClientTests(SynchronousTestCase):
     def test_a_node_that_freezes_before_it_has_told_the_table(self) -> None:
         """Else a write that was never sent is reported as unknown."""
         self.cluster.run(1)
-        client = self.cluster.client(1, 2)
+        host = self.cluster.network.host(CLIENT_IP)
+        client = Client(host, f"10.0.0.1:{PORT},10.0.0.2:{PORT}", chance=lambda: 0.0)
         first = client.status(self.cluster.addresses[0])
         self.result(first)
         self.cluster.network.host(ip_of(1)).freeze()
