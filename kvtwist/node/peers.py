@@ -41,8 +41,8 @@ class Peers:
 
     def reach(self, addresses: Iterable[Address]) -> None:
         """Keep up links to *addresses* too."""
-        for links in (self._control, self._bulk):
-            for address in addresses:
+        for address in addresses:
+            for links in (self._control, self._bulk):
                 if address not in links:
                     links[address] = self._make(address)
                     if self._running:
