@@ -8,11 +8,11 @@ sent again only while nothing can have been done yet, or when it is a read.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import (
     Deferred,
@@ -26,7 +26,7 @@ from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 from kvtwist.client.links import Links
-from kvtwist.client.many import Many, may_be_sent_again
+from kvtwist.client.many import Many, may_be_sent_again, records_of, versions_of
 from kvtwist.client.table import Table
 from kvtwist.core.address import Address, parse_address, parse_addresses
 from kvtwist.core.partition import Record
@@ -146,20 +146,19 @@ class Client:
         """
         if isinstance(keys, (str, bytes)):
             raise TypeError("keys are several: for a single key there is get")
-        wanted = {key: (_bytes("key", key),) for key in keys}
-        many = Many(commands.GetMany, wanted, _record)
-        return Deferred.fromCoroutine(self._many(many, commands.Get))
+        given = list(dict.fromkeys(keys))
+        many = Many(commands.GetMany, given, (_all_bytes("key", given),), records_of)
+        return Deferred.fromCoroutine(self._many(many, commands.Get, _record))
 
     def put_many(self, mapping: Mapping[KeyOrText, bytes | str]) -> Deferred[dict[KeyOrText, int]]:
         """Write each value under its key. The new version of each key, as it was given.
 
         Each key is written on its own. Fails with `ManyFailed` as `get_many` does.
         """
-        wanted = {
-            key: (_bytes("key", key), _bytes("value", value)) for key, value in mapping.items()
-        }
-        many = Many(commands.PutMany, wanted, _version)
-        return Deferred.fromCoroutine(self._many(many, commands.Put))
+        given = list(mapping)
+        columns = _all_bytes("key", given), _all_bytes("value", [*mapping.values()])
+        many = Many(commands.PutMany, given, columns, versions_of)
+        return Deferred.fromCoroutine(self._many(many, commands.Put, _version))
 
     def topology(self) -> Deferred[Table]:
         """The members and who has which partition, asked anew."""
@@ -177,33 +176,37 @@ class Client:
     # -- the operations -----------------------------------------------------------------------
 
     async def _many(
-        self, many: Many[KeyOrText, _Result], alone: type[amp.Command]
+        self,
+        many: Many[KeyOrText, _Result],
+        alone: type[amp.Command],
+        finish: Callable[[Arguments], _Result],
     ) -> dict[KeyOrText, _Result]:
-        """One box per node, for all keys that it owns; then, alone, what has to be sent again."""
+        """One box per node, for all keys that it owns; then, *alone*, what has to be sent again."""
         deadline = self._deadline()
         if self._table is None:
             with suppress(KvtwistError):
                 await self._learn(ATTEMPT_SECONDS)
 
-        async def box(each: tuple[Link, list[KeyOrText]]) -> None:
-            link, keys = each
-            wanted, patience_seconds = many.arguments(keys), 2 * ATTEMPT_SECONDS
-            try:
-                answer = await self._attempt(link, many.command, wanted, deadline, patience_seconds)
-            except KvtwistError as error:
-                many.failed(keys, error)
-            else:
-                many.answered(keys, answer)
+        def box(link: Link, places: list[int]) -> Deferred[None]:
+            wanted, patience_seconds = many.arguments(places), 2 * ATTEMPT_SECONDS
+            answer = self._attempt(link, many.command, wanted, deadline, patience_seconds)
+            return answer.addCallbacks(many.answered, box_failed, (places,), {}, (places,))
 
-        async def one(key: KeyOrText) -> None:
-            wanted = dict(zip(("key", "value"), many.wanted(key), strict=False))
+        def box_failed(failure: Failure, places: list[int]) -> None:
+            error = failure.value
+            if not isinstance(error, KvtwistError):
+                failure.raiseException()
+            many.failed(places, error)
+
+        async def one(at: int) -> None:
+            wanted = many.arguments_alone(at)
             try:
-                many.results[key] = await self._request(alone, wanted, many.finish, deadline)
+                many.answered_alone(at, await self._request(alone, wanted, finish, deadline))
             except KvtwistError as error:
-                many.errors[key] = error
+                many.failed_for_good((at,), error)
 
         await self._owners_settled(ATTEMPT_SECONDS)
-        await _each(many.boxes(self._owner_link), box)
+        await _each(many.boxes(self._owner_links), lambda each: box(*each))
         await _each(many.left(), one)
         return many.outcome()
 
@@ -347,9 +350,9 @@ class Client:
 
     async def _owners_settled(self, seconds: float) -> None:
         """Give the first attempts to reach the owners a chance."""
-        links = set(self._owner_links)
-        for link in links:
-            await link.when_settled(seconds)
+        for link in {*self._owner_links}:
+            if link.is_fresh:
+                await link.when_settled(seconds)
 
     async def _topology(self) -> Table:
         deadline = self._deadline()
@@ -395,14 +398,15 @@ class Client:
 
 
 async def _each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[None]]) -> None:
-    """Do *work* for all *items*, for some at the same time."""
-    left = iter(items)
+    """Do *work* for all *items*, for `MANY_IN_FLIGHT` of them at the same time."""
+    todo = [*items]
+    left = iter(todo)
 
     async def worker() -> None:
         for item in left:
             await work(item)
 
-    workers = [Deferred.fromCoroutine(worker()) for _ in range(MANY_IN_FLIGHT)]
+    workers = [Deferred.fromCoroutine(worker()) for _ in todo[:MANY_IN_FLIGHT]]
     try:
         await gatherResults(workers, consumeErrors=True)
     except FirstError as error:
@@ -417,6 +421,13 @@ def _bytes(what: str, given: bytes | str) -> bytes:
     if isinstance(given, bytes):
         return bytes(given)
     raise TypeError(f"a {what} is bytes or str, not {type(given).__name__}")
+
+
+def _all_bytes(what: str, given: Sequence[bytes | str]) -> Sequence[bytes]:
+    """Each as `_bytes` has it."""
+    if {*map(type, given)} <= {bytes}:
+        return cast("Sequence[bytes]", given)
+    return [_bytes(what, each) for each in given]
 
 
 def _checked(version: int) -> int:

@@ -1,12 +1,18 @@
-"""Bookkeeping of a call on many keys: which box each goes into, and what became of it."""
+"""Bookkeeping of a call on many keys: which box each goes into, and what became of it.
+
+A key is known by its *place* in the call, so that nothing is looked up under it until the end.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Generic, TypeVar
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 from twisted.protocols import amp
 
+from kvtwist.core.partition import Record
+from kvtwist.core.ring import partitions_of
 from kvtwist.errors import KvtwistError, ManyFailed, OutcomeUnknown, Refused
 from kvtwist.wire import commands
 from kvtwist.wire.connection import Arguments
@@ -21,107 +27,157 @@ _Key = TypeVar("_Key")
 _Result = TypeVar("_Result")
 
 
-class _Box(Generic[_Key]):
-    """A box that is being filled."""
-
-    __slots__ = ("keys", "size")
-
-    def __init__(self) -> None:
-        self.keys: list[_Key] = []
-        self.size = 0
+_NOTHING: Any = object()
+"""In the place of a result that there is not, or not yet: ``None`` is one."""
 
 
 class Many(Generic[_Key, _Result]):
     """One call of `get_many` or `put_many`.
 
     :param command: the command for many keys.
-    :param wanted: under each key, as the caller gave it, the key as bytes, and the value to write.
-    :param finish: makes a result of a version and a value; also an attribute.
-
-    :ivar results: what succeeded.
-    :ivar errors: what failed for good.
+    :param given: the keys as the caller gave them, none twice.
+    :param columns: the same keys as bytes and, for a write, the values.
+    :param results_of: makes the results out of the answer to a box; `ValueError` if it cannot.
     """
 
     def __init__(
         self,
         command: type[amp.Command],
-        wanted: Mapping[_Key, tuple[bytes, ...]],
-        finish: Callable[[Arguments], _Result],
+        given: Sequence[_Key],
+        columns: tuple[Sequence[bytes], ...],
+        results_of: Callable[[Arguments], Sequence[_Result]],
     ) -> None:
         self.command = command
-        self.results: dict[_Key, _Result] = {}
-        self.errors: dict[_Key, KvtwistError] = {}
-        self._wanted = wanted
-        self.finish = finish
+        self._given = given
+        self._columns = columns
+        self._results_of = results_of
+        self._results: list[_Result] = [_NOTHING] * len(given)
+        self._errors: dict[int, KvtwistError] = {}
 
-    def wanted(self, key: _Key) -> tuple[bytes, ...]:
-        """The key as bytes, and the value to write, if there is one."""
-        return self._wanted[key]
+    # -- what is sent -------------------------------------------------------------------------
 
-    def boxes(self, link_of: Callable[[bytes], Link | None]) -> Iterator[tuple[Link, list[_Key]]]:
-        """The keys for each box: all of one owner, and not too many bytes.
+    def boxes(self, owners: Sequence[Link]) -> Iterator[tuple[Link, list[int]]]:
+        """The places of the keys for each box: all of one owner, and not too many bytes.
 
-        Keys whose owner is not connected (*link_of* says), and those that would fill a box by
-        themselves, are left for sending alone.
+        Keys whose owner is not connected, and those that would fill a box by themselves, are left
+        for sending alone.
+
+        :param owners: for each partition the link to its owner; none while nobody knows.
         """
-        filling: dict[Link, _Box[_Key]] = {}
-        for key, data in self._wanted.items():
-            size = len(data[0]) + len(data[-1])
-            link = link_of(data[0])
-            if link is None or size > BOX_BYTES_MAX:
-                continue
-            box = filling.get(link)
-            if box is None:
-                box = filling[link] = _Box()
-            elif box.size + size > BOX_BYTES_MAX or len(box.keys) >= BOX_KEYS_MAX:
-                yield link, box.keys
-                box = filling[link] = _Box()
-            box.keys.append(key)
-            box.size += size
-        for link, box in filling.items():
-            yield link, box.keys
-
-    def arguments(self, keys: Iterable[_Key]) -> Arguments:
-        """The arguments of the box for *keys*."""
-        columns = zip(*(self._wanted[key] for key in keys), strict=True)
-        return dict(zip(("keys", "values"), map(list, columns), strict=False))
-
-    def answered(self, keys: list[_Key], answer: Arguments) -> None:
-        """Take in the answer to a box."""
-        versions, errors = answer["versions"], answer["errors"]
-        values = answer.get("values", [None] * len(keys))
-        if not len(keys) == len(versions) == len(values) == len(errors):
-            self.failed(keys, OutcomeUnknown("the answer has not as many results as keys"))
+        if not owners:
             return
-        for key, version, value, error in zip(keys, versions, values, errors, strict=True):
-            if error is None:
-                self.results[key] = self.finish({"version": version, "value": value})
-            else:
-                self.failed([key], unpack_failure(error))
+        owned: defaultdict[Link, list[int]] = defaultdict(list)
+        for at, partition in enumerate(partitions_of(self._columns[0], len(owners))):
+            owned[owners[partition]].append(at)
+        fits_one = len(self._given) <= BOX_KEYS_MAX and self._size_bytes() <= BOX_BYTES_MAX
+        for link, places in owned.items():
+            if link.connection is not None:
+                for box in [places] if fits_one else self._cut(places):
+                    yield link, box
 
-    def failed(self, keys: list[_Key], error: KvtwistError) -> None:
+    def _size_bytes(self) -> int:
+        return sum(sum(map(len, column)) for column in self._columns)
+
+    def _cut(self, places: list[int]) -> Iterator[list[int]]:
+        """The places, in boxes that are not too large."""
+        box: list[int] = []
+        room = BOX_BYTES_MAX
+        for at in places:
+            size = sum(len(column[at]) for column in self._columns)
+            if size > BOX_BYTES_MAX:
+                continue
+            if size > room or len(box) == BOX_KEYS_MAX:
+                yield box
+                box, room = [], BOX_BYTES_MAX
+            box.append(at)
+            room -= size
+        if box:
+            yield box
+
+    def arguments(self, places: Sequence[int]) -> Arguments:
+        """The arguments of the box for the keys at these places."""
+        columns = ([*map(column.__getitem__, places)] for column in self._columns)
+        return dict(zip(("keys", "values"), columns, strict=False))
+
+    def arguments_alone(self, at: int) -> Arguments:
+        """The arguments of a request for the key at this place alone."""
+        return dict(zip(("key", "value"), (column[at] for column in self._columns), strict=False))
+
+    # -- what became of it --------------------------------------------------------------------
+
+    def answered(self, answer: Arguments, places: Sequence[int]) -> None:
+        """Take in the answer to a box."""
+        errors = answer["errors"]
+        try:
+            results = self._results_of(answer)
+            if not len(places) == len(results) == len(results if errors is None else errors):
+                raise ValueError("the answer has not as many results as keys")
+        except ValueError as odd:
+            self.failed(places, OutcomeUnknown(str(odd)))
+            return
+        for at, result in zip(places, results, strict=True):
+            self._results[at] = result
+        for at, error in zip(places, errors or (), strict=False):
+            if error is not None:
+                self._results[at] = _NOTHING
+                self.failed((at,), unpack_failure(error))
+
+    def failed(self, places: Sequence[int], error: KvtwistError) -> None:
         """Take in an error: for good, unless the keys may be sent again."""
         if not may_be_sent_again(self.command, error):
-            self.errors.update(dict.fromkeys(keys, error))
+            self.failed_for_good(places, error)
 
-    def left(self) -> list[_Key]:
-        """The keys that nothing has become of yet."""
-        return [key for key in self._wanted if key not in self.results and key not in self.errors]
+    def failed_for_good(self, places: Sequence[int], error: KvtwistError) -> None:
+        """Take in an error after which nothing is sent again."""
+        self._errors.update(dict.fromkeys(places, error))
+
+    def answered_alone(self, at: int, result: _Result) -> None:
+        """Take in the result of a key that was sent alone."""
+        self._results[at] = result
+
+    def left(self) -> list[int]:
+        """The places of the keys that nothing has become of yet."""
+        if _NOTHING not in self._results:
+            return []
+        return [
+            at
+            for at, result in enumerate(self._results)
+            if result is _NOTHING and at not in self._errors
+        ]
 
     def outcome(self) -> dict[_Key, _Result]:
         """The results, in the order of the call.
 
         :raises ManyFailed: when a key has an error.
         """
-        if self.errors:
-            key, error = next(iter(self.errors.items()))
-            raise ManyFailed(
-                f"{len(self.errors)} of {len(self._wanted)} keys failed, "
-                f"the first {key!r}: {error}",
-                results=self.results,
-                errors=self.errors,
-            )
-        return {key: self.results[key] for key in self._wanted}
+        if not self._errors:
+            return dict(zip(self._given, self._results, strict=True))
+        errors = {self._given[at]: self._errors[at] for at in sorted(self._errors)}
+        first, error = next(iter(errors.items()))
+        raise ManyFailed(
+            f"{len(errors)} of {len(self._given)} keys failed, the first {first!r}: {error}",
+            results={
+                key: result
+                for key, result in zip(self._given, self._results, strict=True)
+                if result is not _NOTHING
+            },
+            errors=errors,
+        )
+
+
+def versions_of(answer: Arguments) -> Sequence[int]:
+    """The results in an answer to `commands.PutMany`."""
+    versions: Sequence[int] = answer["versions"]
+    return versions
+
+
+def records_of(answer: Arguments) -> list[Record | None]:
+    """The results in an answer to `commands.GetMany`.
+
+    :raises ValueError: when there are not as many values as versions.
+    """
+    pairs = zip(answer["values"], answer["versions"], strict=True)
+    return [None if value is None else Record(value, version) for value, version in pairs]
 
 
 def may_be_sent_again(command: type[amp.Command], error: KvtwistError) -> bool:

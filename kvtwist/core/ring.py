@@ -24,7 +24,7 @@ preference list). The hash is Appleby's MurmurHash3, the 32-bit variant for x86,
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import mmh3
@@ -56,6 +56,13 @@ def tag(key: bytes) -> bytes:
 def partition_of(key: bytes, partitions: int) -> int:
     """The partition of *key*, out of *partitions* (Q): 0 to Q - 1."""
     return hash_bytes(tag(key)) * partitions >> 32
+
+
+def partitions_of(keys: Sequence[bytes], partitions: int) -> list[int]:
+    """The partition of each of *keys*, as `partition_of` says: many at once cost less."""
+    tags = map(tag, keys) if b"{" in b"".join(keys) else keys
+    digest = mmh3.hash
+    return [digest(each, 0, False) * partitions >> 32 for each in tags]
 
 
 def token_labels(name: str, tokens: int) -> list[str]:

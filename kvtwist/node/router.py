@@ -125,6 +125,14 @@ class Router:
             )
         return partition, owner
 
+    def owned(self) -> tuple[bytes, list[bool]]:
+        """The cluster's id, and for each partition whether this node owns it.
+
+        :raises Unavailable: as `route` does.
+        """
+        topology = self._topology or self._look()
+        return bytes.fromhex(topology.cluster_id), self._mine
+
     def _look(self) -> Topology:
         """The topology, remembered with what this node owns in it: each request needs both.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, MutableMapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 from twisted.protocols import amp
@@ -18,7 +19,8 @@ NATURAL_MAX = (1 << 63) - 1
 _NATURAL_DIGITS_MAX = 19
 
 BLOBS_MAX = 1 << 20
-_MISSING = b"\xff\xff\xff\xff"
+_MISSING = (1 << 32) - 1
+"""What stands for the length of a blob that is missing."""
 
 Row = tuple[int, ...]
 
@@ -144,57 +146,67 @@ class Numbers(Blob):
 
     def to_bytes(self, value: Sequence[int]) -> bytes:
         """Pack them."""
-        return struct.pack(f">{len(value)}Q", *map(_checked_natural, value))
+        try:
+            data = struct.pack(f">{len(value)}q", *value)
+        except struct.error as error:
+            for number in value:
+                _checked_natural(number)
+            raise ValueError(f"the numbers cannot be packed: {error}") from error
+        if value:
+            _checked_natural(min(value))
+        return data
 
     def from_bytes(self, data: bytes) -> tuple[int, ...]:
         """Unpack them."""
         if len(data) % 8:
             raise ValueError("the list of numbers is cut off")
-        numbers = struct.unpack(f">{len(data) // 8}Q", data)
-        if any(number > NATURAL_MAX for number in numbers):
-            raise ValueError("not a whole number from 0 to 2^63 - 1")
+        numbers = struct.unpack(f">{len(data) // 8}q", data)
+        if numbers:
+            _checked_natural(min(numbers))
         return numbers
-
-
-def _checked_count(count: int) -> int:
-    if count > BLOBS_MAX:
-        raise ValueError(f"the list has more than {BLOBS_MAX} members")
-    return count
 
 
 class Blobs(Blob):
     """A list of bytes of any length, some of which may be missing (``None``).
 
-    On the wire: before each its length in four bytes, big-endian; 2^32 - 1 for a missing one.
+    On the wire, all big-endian: how many there are, in four bytes; the length of each, in four
+    bytes (2^32 - 1 for a missing one); then the bytes of all, one after the other. The lengths
+    stand together so that either end packs and unpacks them at once.
     """
 
     def to_bytes(self, value: Sequence[bytes | None]) -> bytes:
         """Pack them."""
-        pieces: list[bytes] = []
-        for blob in value:
-            if blob is None:
-                pieces.append(_MISSING)
-            else:
-                pieces += (len(blob).to_bytes(4, "big"), blob)
-        return b"".join(pieces)
+        there: Sequence[Any] = value
+        try:
+            lengths = [*map(len, there)]
+        except TypeError:  # some are missing, or are no bytes
+            lengths = [_MISSING if blob is None else len(blob) for blob in value]
+            there = [blob for blob in value if blob is not None]
+        head = struct.pack(f">{len(lengths) + 1}I", len(lengths), *lengths)
+        return b"".join((head, *there))
 
-    def from_bytes(self, data: bytes) -> list[bytes | None]:
+    def from_bytes(self, data: bytes) -> Sequence[bytes | None]:
         """Unpack them."""
-        count, rest = divmod(len(data), len(_MISSING))
-        if not rest and data == _MISSING * count:  # as the errors are where all went well
-            return [None] * _checked_count(count)
-        blobs: list[bytes | None] = []
-        at, end = 0, len(data)
-        while at < end:
-            _checked_count(len(blobs))
-            head = data[at : at + 4]
-            at += 4
-            if head == _MISSING:
-                blobs.append(None)
-                continue
-            blob_end = at + int.from_bytes(head, "big")
-            if len(head) < 4 or blob_end > end:
-                raise ValueError("the list of bytes is cut off")
-            blobs.append(data[at:blob_end])
-            at = blob_end
-        return blobs
+        count = int.from_bytes(data[:4], "big")
+        if count > BLOBS_MAX:
+            raise ValueError(f"the list has more than {BLOBS_MAX} members")
+        start = 4 + 4 * count
+        if len(data) < start:
+            raise ValueError("the list of bytes is cut off")
+        lengths = struct.unpack_from(f">{count}I", data, 4)
+        blobs = _cut(data, start, lengths)
+        if blobs is not None:
+            return blobs
+        blobs = _cut(data, start, [0 if size == _MISSING else size for size in lengths])
+        if blobs is None:
+            raise ValueError("the list of bytes is cut off, or too long")
+        pairs = zip(lengths, blobs, strict=True)
+        return [None if length == _MISSING else blob for length, blob in pairs]
+
+
+def _cut(data: bytes, start: int, lengths: Sequence[int]) -> list[bytes] | None:
+    """The pieces of *data* with these lengths from *start* on, if they end where it ends."""
+    ends = [*accumulate(lengths, initial=start)]
+    if ends[-1] != len(data):
+        return None
+    return [data[at:end] for at, end in pairwise(ends)]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from twisted.protocols import amp
 
-from kvtwist.wire.arguments import Blob, Natural, joined, piece_name
+from kvtwist.wire.arguments import Blob, Blobs, Natural, Numbers, joined, piece_name
 from kvtwist.wire.boxes import ANSWER, ASK, COMMAND, KEY_BYTES_MAX, VALUE_BYTES_MAX, Box, pair
 
 Values: TypeAlias = dict[str, Any]
@@ -124,6 +124,8 @@ def _field(wire_name: bytes, argument: amp.Argument) -> _Field:
     name = wire_name.decode()
     for kind, write, read in (
         (Blob, _blob_writer, _blob_reader),
+        (Blobs, _packed_writer, _packed_reader),
+        (Numbers, _packed_writer, _packed_reader),
         (Natural, _natural_writer, _natural_reader),
         (amp.Boolean, _boolean_writer, _boolean_reader),
     ):
@@ -179,6 +181,16 @@ def _blob_reader(wire_name: bytes, _: amp.Argument) -> _Read:
         return joined(wire_name, data, box)
 
     return read
+
+
+def _packed_writer(wire_name: bytes, argument: Any) -> _Write:
+    write_blob, to_bytes = _blob_writer(wire_name, argument), argument.to_bytes
+    return lambda pieces, value: write_blob(pieces, to_bytes(value))
+
+
+def _packed_reader(wire_name: bytes, argument: Any) -> _Read:
+    read_blob, from_bytes = _blob_reader(wire_name, argument), argument.from_bytes
+    return lambda data, box: from_bytes(read_blob(data, box))
 
 
 def _natural_writer(wire_name: bytes, argument: amp.Argument) -> _Write:

@@ -19,9 +19,12 @@ The commands on data share these as well:
   or fails, within it.
 * ``forwarded`` (optional): said by a node that passes a request on. It will not be passed on again.
 
-The answers to commands on one key say in ``applied`` what they have seen: 26 bytes, namely the
-cluster's id (16), the partition (2, big-endian) and how far it had been applied (8, big-endian). A
+Their answers say in ``applied`` what they have seen: the cluster's id (16 bytes), and then, for
+each partition that was read or written, its number (2, big-endian) and how far it had been applied
+(8, big-endian). That is 26 bytes for one key. Each partition stands there once, in any order; a
+node that has others carry out a part joins their marks to its own (`kvtwist.wire.applied`). A
 client that shows the highest that it has seen of a partition can be given reads that are no older.
+An answer may have no ``applied``, and has none when nothing was read or written.
 """
 
 from __future__ import annotations
@@ -260,15 +263,17 @@ class GetMany(amp.Command):
 
     The answer has as many ``versions``, ``values`` and ``errors`` as there are ``keys``, in their
     order. ``values`` has nothing where there is no such key. ``errors`` has nothing where all went
-    well, else an AMP error's code, a zero byte, and its description. Keys whose values make an
-    answer too long (`ANSWER_BYTES_MAX`) have the error ``OVERLOADED``: ask for them again.
+    well, else an AMP error's code, a zero byte, and its description; all of it is left out when all
+    went well with all keys. Keys whose values make an answer too long (`ANSWER_BYTES_MAX`) have the
+    error ``OVERLOADED``: ask for them again.
     """
 
     arguments: ClassVar[_Pairs] = [(b"keys", Blobs()), *_DATA]
     response: ClassVar[_Pairs] = [
         (b"versions", Numbers()),
         (b"values", Blobs()),
-        (b"errors", Blobs()),
+        (b"errors", Blobs(optional=True)),
+        *_SEEN,
     ]
     errors: ClassVar[_Errors] = _DATA_ERRORS
 
@@ -281,7 +286,11 @@ class PutMany(amp.Command):
     """
 
     arguments: ClassVar[_Pairs] = [(b"keys", Blobs()), (b"values", Blobs()), *_DATA]
-    response: ClassVar[_Pairs] = [(b"versions", Numbers()), (b"errors", Blobs())]
+    response: ClassVar[_Pairs] = [
+        (b"versions", Numbers()),
+        (b"errors", Blobs(optional=True)),
+        *_SEEN,
+    ]
     errors: ClassVar[_Errors] = _DATA_ERRORS
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -81,6 +83,23 @@ class BatchTestCase(SynchronousTestCase):
         """What node-1 answers."""
         return self.cluster.network.result_of(self.ask(command, **arguments))
 
+    @contextmanager
+    def answers_changed(self, change: Callable[[Arguments], Arguments]) -> Iterator[None]:
+        """Meanwhile the nodes' answers to each other, about many keys, arrive with other parts."""
+        call = Connection.call
+
+        def changed(
+            connection: Connection, command: Command, arguments: Arguments, seconds: float
+        ) -> Deferred[Arguments]:
+            answer = call(connection, command, arguments, seconds)
+            if connection is not self.link.connection and command in (GetMany, PutMany):
+                answer.addCallback(lambda said: said | change(said))
+            return answer
+
+        patch = self.patch(Connection, "call", changed)
+        yield
+        patch.restore()
+
     def put(self, *keys: bytes, **arguments: Any) -> Any:
         """Write keys, each with itself as its value; the answer."""
         values = [b"value of " + key for key in keys]
@@ -92,17 +111,19 @@ class BatchTestCase(SynchronousTestCase):
 
     def errors(self, answer: Arguments, count: int) -> dict[int, KvtwistError]:
         """The errors in an answer, by their place, in which everything else fits them."""
-        for name in {"versions", "errors", "values"} & {*answer}:
+        said = answer["errors"]
+        if said is None:
+            said = [None] * count
+        else:
+            self.assertTrue(any(said), "a list of errors without one")
+        self.assertEqual(len(said), count)
+        for name in {"versions", "values"} & {*answer}:
             self.assertEqual(len(answer[name]), count, name)
-        for at, error in enumerate(answer["errors"]):
+        for at, error in enumerate(said):
             if error is not None:
                 self.assertEqual(answer["versions"][at], 0)
                 self.assertIsNone(answer.get("values", [None] * count)[at])
-        return {
-            at: unpack_failure(error)
-            for at, error in enumerate(answer["errors"])
-            if error is not None
-        }
+        return {at: unpack_failure(error) for at, error in enumerate(said) if error is not None}
 
 
 class AnswerTests(BatchTestCase):
@@ -153,8 +174,9 @@ class AnswerTests(BatchTestCase):
 
     def test_nothing(self) -> None:
         """Else a program whose list happens to be empty fails."""
-        self.assertEqual(self.get(), {"versions": (), "values": [], "errors": []})
-        self.assertEqual(self.put(), {"versions": (), "errors": []})
+        nothing = {"versions": (), "errors": None, "applied": None}
+        self.assertEqual(self.get(), nothing | {"values": []})
+        self.assertEqual(self.put(), nothing)
 
     def test_the_same_key_twice(self) -> None:
         """Else which of two values stays is chance: it is the last one."""
@@ -319,24 +341,34 @@ class ErrorTests(BatchTestCase):
     def test_owner_contradicts_itself(self) -> None:
         """Else one owner's bug fails the keys of all the others, which were written: theirs were
         answered well, and the fate of its own is unknown."""
-        call = Connection.call
+        other_mark = bytes(16) + b"\0\1" + bytes(8)
+        changes: tuple[Callable[[Arguments], Arguments], ...] = (
+            lambda said: {"versions": said["versions"][:-1]},
+            lambda said: {"versions": (*said["versions"], 1)},
+            lambda said: {"errors": [None]},
+            lambda said: {"errors": []},
+            lambda said: {"applied": said["applied"][:-1]},
+            lambda said: {"applied": b""},
+            lambda said: {"applied": other_mark},
+        )
+        for change in changes:
+            with self.answers_changed(change):
+                written = self.put(self.mine[0], self.second[0], self.second[1])
+            errors = self.errors(written, 3)
+            self.assertEqual(sorted(errors), [1, 2])
+            for error in errors.values():
+                self.assertIsInstance(error, OutcomeUnknown)
+                self.assertIn("node-2", str(error))
+            self.assertEqual(len(written["applied"]), 26)
 
-        def cut_short(
-            connection: Connection, command: Command, arguments: Arguments, seconds: float
-        ) -> Deferred[Arguments]:
-            answer = call(connection, command, arguments, seconds)
-            if connection is not self.link.connection and command is PutMany:
-                answer.addCallback(
-                    lambda said: {name: values[:-1] for name, values in said.items()}
-                )
-            return answer
-
-        self.patch(Connection, "call", cut_short)
-        written = self.put(self.mine[0], self.second[0], self.second[1])
-        errors = self.errors(written, 3)
+    def test_values_of_another_number(self) -> None:
+        """The same, for a read: else values are read under their neighbours' keys."""
+        self.put(*self.mine, *self.second)
+        with self.answers_changed(lambda said: {"values": said["values"][:-1]}):
+            answer = self.get(self.mine[0], self.second[0], self.second[1], timeout_ms=500)
+        errors = self.errors(answer, 3)
         self.assertEqual(sorted(errors), [1, 2])
-        for error in errors.values():
-            self.assertIsInstance(error, OutcomeUnknown)
+        self.assertEqual(answer["values"][0], b"value of " + self.mine[0])
 
 
 class LongAnswerTests(BatchTestCase):

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from twisted.protocols import amp
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvtwist.wire.arguments import NATURAL_MAX, Blob, Blobs, Natural, Numbers, Row, Rows
+from kvtwist.wire.arguments import (
+    BLOBS_MAX,
+    NATURAL_MAX,
+    Blob,
+    Blobs,
+    Natural,
+    Numbers,
+    Row,
+    Rows,
+)
 from kvtwist.wire.boxes import VALUE_BYTES_MAX, BoxReader, write_box
 from kvtwist.wire.codec import codec_of
 from kvtwist.wire.commands import DescribeTopology, Get, Put
@@ -356,22 +365,28 @@ class BlobsTests(SynchronousTestCase):
 
     def test_format(self) -> None:
         """The format is fixed: else releases read each other's lists wrongly."""
-        self.assertEqual(
-            Blobs().to_bytes([b"ab", None, b""]), b"\0\0\0\2ab\xff\xff\xff\xff\0\0\0\0"
-        )
-        self.assertEqual(Blobs().to_bytes([]), b"")
+        lengths = b"\0\0\0\2\xff\xff\xff\xff\0\0\0\0\0\0\0\1"
+        self.assertEqual(Blobs().to_bytes([b"ab", None, b"", b"c"]), b"\0\0\0\4" + lengths + b"abc")
+        self.assertEqual(Blobs().to_bytes([b"ab"]), b"\0\0\0\1\0\0\0\2ab")
+        self.assertEqual(Blobs().to_bytes([]), bytes(4))
 
     def test_malformed(self) -> None:
         """Else a list that was cut off is stored in part, with its last value shortened."""
-        whole = Blobs().to_bytes([b"abc", None, b"de"])
-        complete = {0, 7, 11, len(whole)}
-        for end in range(len(whole) + 1):
-            if end in complete:
-                Blobs().from_bytes(whole[:end])
-            else:
+        for blobs in ([b"abc", None, b"de"], [b"abc", b"de"], [None, None], [b""], []):
+            whole = Blobs().to_bytes(blobs)
+            self.assertEqual(Blobs().from_bytes(whole), blobs)
+            for end in range(len(whole)):
                 self.assertRaises(ValueError, Blobs().from_bytes, whole[:end])
-        for data in (b"\xff\xff\xff\xfe", b"\x7f\xff\xff\xff" + bytes(100)):
+            self.assertRaises(ValueError, Blobs().from_bytes, whole + b"\0")
+        for data in (b"\0\0\0\1\xff\xff\xff\xfe", b"\0\0\0\1\x7f\xff\xff\xff" + bytes(100)):
             self.assertRaises(ValueError, Blobs().from_bytes, data)
+
+    def test_very_many(self) -> None:
+        """T5: else a box of a few megabytes becomes a list of hundreds of them."""
+        for count in (BLOBS_MAX + 1, (1 << 32) - 1):
+            data = count.to_bytes(4, "big") + bytes(4 * (BLOBS_MAX + 1))
+            error = self.assertRaises(ValueError, Blobs().from_bytes, data)
+            self.assertIn(str(BLOBS_MAX), str(error))
 
     def test_not_bytes(self) -> None:
         """Else a mistake of the caller's is sent as something that it is not."""
@@ -380,9 +395,13 @@ class BlobsTests(SynchronousTestCase):
             self.assertRaises(TypeError, Blobs().to_bytes, wrong)
 
     @examples(80)
-    @given(st.lists(st.sampled_from([b"\0", b"\0\0\0", b"\1", b"\xff" * 4, b"ab"])).map(b"".join))
-    def test_random_bytes(self, data: bytes) -> None:
+    @given(
+        st.integers(0, 4),
+        st.lists(st.sampled_from([b"\0", b"\0\0\0", b"\1", b"\xff" * 4, b"ab"])).map(b"".join),
+    )
+    def test_random_bytes(self, count: int, rest: bytes) -> None:
         """Else a damaged list is not reported as damaged."""
+        data = count.to_bytes(4, "big") + rest
         try:
             blobs = Blobs().from_bytes(data)
         except ValueError:

@@ -194,8 +194,8 @@ class CommandTests(SynchronousTestCase):
                 "Put": ["version", "applied?"],
                 "Delete": seen,
                 "CompareAndSet": seen,
-                "GetMany": ["versions", "values", "errors"],
-                "PutMany": ["versions", "errors"],
+                "GetMany": ["versions", "values", "errors?", "applied?"],
+                "PutMany": ["versions", "errors?", "applied?"],
             },
         )  # fmt: skip
 
