@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -151,6 +152,34 @@ class ResultTests(ManyTestCase):
         got = self.result(self.client.get_many(both))
         self.assertEqual([*got], both)
         self.assertEqual(got["k"], got[b"k"])
+
+    def test_writing_both_kinds_of_one_key(self) -> None:
+        """The same, for a write; and of two values the later one stays, as when they are written
+        one after the other."""
+        (key,) = self.keys_of(2, 1)
+        for first, last in ((key, key.encode()), (key.encode(), key)):
+            both: dict[Any, str] = {first: "first", last: "last"}
+            versions = self.result(self.client.put_many(both))
+            self.assertEqual([*versions], [first, last])
+            self.assertLess(versions[first], versions[last])
+            record = self.result(self.client.get(key))
+            self.assertEqual(record, Record(b"last", versions[last]))
+
+    def test_one_key(self) -> None:
+        """Else the shortest list is a special case, and fails."""
+        for key in self.some_of_each(1):
+            version = self.result(self.client.put_many({key: "v"}))[key]
+            got = self.result(self.client.get_many([key]))
+            self.assertEqual(got, {key: Record(b"v", version)})
+
+    def test_ten_thousand_keys(self) -> None:
+        """Else what works for a hundred keys, in one box each, does not for many boxes."""
+        keys = [f"key-{number}" for number in range(10_000)]
+        records = self.written(keys, size=12)
+        self.assertEqual(len({record.version for record in records.values()}), 10_000)
+        self.assertEqual([*self.result(self.client.get_many(keys)).items()], [*records.items()])
+        self.assertEqual({name for _, name, _ in self.boxes}, {"GetMany"})
+        self.assertEqual(sum(count for _, _, count in self.boxes), 10_000)
 
     def test_the_same_key_twice(self) -> None:
         """Else a list with repetitions is asked for twice, or fails."""
@@ -363,6 +392,22 @@ class TroubleTests(ManyTestCase):
             self.assertIsInstance(each, OutcomeUnknown)
         self.assertFalse([box for box in self.boxes if box[1] == "Put"])
 
+    def test_crash_between_boxes(self) -> None:
+        """The same, when a node has some of its boxes behind it: what it answered stands, and what
+        it did not is unknown."""
+        lost = self.keys_of(2, 3 * BOX_KEYS_MAX)
+        keys = [*lost[:BOX_KEYS_MAX], *self.keys_of(1), *lost[BOX_KEYS_MAX:]]
+        self.cluster.network.bytes_per_second = 1e6  # some 25 ms for each box
+        putting = self.client.put_many(dict.fromkeys(keys, "v"))
+        self.cluster.run(0.042)
+        self.cluster.crash(2)
+        error = self.failed(putting, 12.0)
+        self.assertEqual([*error.results], keys[: BOX_KEYS_MAX + 4])
+        self.assertEqual([*error.errors], lost[BOX_KEYS_MAX:])
+        for each in error.errors.values():
+            self.assertIsInstance(each, OutcomeUnknown)
+        self.assertFalse([box for box in self.boxes if box[1] == "Put"])
+
     def test_crash_during_a_read(self) -> None:
         """Else a restart of one node fails reads that had time to wait: they are asked again."""
         keys = self.some_of_each()
@@ -396,6 +441,76 @@ class TroubleTests(ManyTestCase):
                 self.assertEqual({*error.results}, {*values} - {too_large})
                 self.assertLessEqual(len(self.boxes), 4)
                 self.assertIn(repr(too_large), str(error))
+
+    def test_an_error_for_each(self) -> None:
+        """Else keys that fail in different ways all get the error of one of them, or go missing;
+        they stand in the order of the call, whichever failed first."""
+        dead, *fine = self.some_of_each(1)[::-1]
+        long, longer = fine[0] + "k" * 5000, fine[1] + "k" * 5001
+        self.cluster.crash(3)
+        self.cluster.run(0.1)
+        values = {dead: b"v", fine[0]: b"v", longer: b"v", fine[1]: b"v", long: b"v"}
+        error = self.failed(self.client.put_many(values), 12.0)
+        self.assertEqual([*error.errors], [dead, longer, long])
+        self.assertIn("node-3", str(error.errors[dead]))
+        for key in (long, longer):
+            each = error.errors[key]
+            assert isinstance(each, TooLarge)
+            self.assertEqual(each.actual, len(key))
+        self.assertEqual([*error.results], fine)
+        self.assertIn(f"3 of 5 keys failed, the first {dead!r}", str(error))
+
+    @contextmanager
+    def answers_changed(self, change: Callable[[Arguments], Arguments]) -> Iterator[None]:
+        """Meanwhile answers about many keys arrive with other parts."""
+        call = Connection.call
+
+        def changed(
+            connection: Connection, command: Command, arguments: Arguments, seconds: float
+        ) -> Deferred[Arguments]:
+            answer = call(connection, command, arguments, seconds)
+            if command in (GetMany, PutMany):
+                answer.addCallback(lambda said: said | change(said))
+            return answer
+
+        patch = self.patch(Connection, "call", changed)
+        yield
+        patch.restore()
+
+    def test_answer_that_does_not_fit(self) -> None:
+        """Else a value is taken for its neighbour's: what was written is unknown, and what was to
+        be read is asked for again."""
+        keys = self.keys_of(1)
+        records = self.written(keys)
+        changes: tuple[Callable[[Arguments], Arguments], ...] = (
+            lambda said: {"versions": said["versions"][:-1]},
+            lambda said: {"errors": [None] * 3},
+            lambda said: {"errors": []},
+        )
+        for change in changes:
+            with self.answers_changed(change):
+                self.assertEqual(self.result(self.client.get_many(keys)), records)
+                error = self.failed(self.client.put_many(dict.fromkeys(keys, "w")))
+            self.assertEqual([*error.errors], keys)
+            for each in error.errors.values():
+                self.assertIsInstance(each, OutcomeUnknown)
+            records = self.written(keys)
+        for values in ([b"v"], [b"v"] * 5):
+            self.boxes.clear()
+            with self.answers_changed(lambda _, values=values: {"values": values}):  # type: ignore[misc]
+                self.assertEqual(self.result(self.client.get_many(keys)), records)
+            self.assertEqual(Counter(name for _, name, _ in self.boxes), {"GetMany": 1, "Get": 4})
+
+    def test_answer_that_says_more_or_less(self) -> None:
+        """Else a node that says of each key that it has no error, or does not say how far it has
+        come, is not understood."""
+        keys = self.some_of_each()
+        with self.answers_changed(
+            lambda said: {"errors": [None] * len(said["versions"]), "applied": None}
+        ):
+            records = self.written(keys)
+            self.assertEqual(self.result(self.client.get_many(keys)), records)
+        self.assertEqual(sorted(self.boxes), [(number, "GetMany", 4) for number in (1, 2, 3)])
 
     def test_in_time(self) -> None:
         """Else a call takes the longer the more keys there are for a node that does not answer:

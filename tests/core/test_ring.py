@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvtwist.core.ring import RING_SIZE, Ring, hash_bytes, partition_of, tag, token_labels
+from kvtwist.core.ring import (
+    RING_SIZE,
+    Ring,
+    hash_bytes,
+    partition_of,
+    partitions_of,
+    tag,
+    token_labels,
+)
 
 names_of_members = st.lists(
     st.text("abc-019", min_size=1, max_size=6), min_size=1, max_size=8, unique=True
@@ -111,6 +119,14 @@ class HashTests(SynchronousTestCase):
         arc = RING_SIZE // partitions
         self.assertEqual(partition, mmh3.hash(tag(key), 0, signed=False) // arc)
         self.assertIn(partition, range(partitions))
+
+    @quickly
+    @given(st.lists(st.binary(max_size=9) | st.text("ab{}", max_size=9).map(str.encode)))
+    def test_many_keys(self, keys: list[bytes]) -> None:
+        """Else a key that is written with others is looked for, alone, in another partition."""
+        for partitions in (1, 64, 4096):
+            expected = [partition_of(key, partitions) for key in keys]
+            self.assertEqual(partitions_of(keys, partitions), expected)
 
 
 class TokenTests(SynchronousTestCase):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +25,7 @@ from kvtwist.errors import (
     Unavailable,
 )
 from kvtwist.node.limits import Limits
+from kvtwist.wire.applied import pack_applied, unpack_applied
 from kvtwist.wire.boxes import ERROR_CODE, ERROR_DESCRIPTION, BoxLimits, BoxReader
 from kvtwist.wire.codec import codec_of
 from kvtwist.wire.commands import ANSWER_BYTES_MAX, Get, GetMany, Put, PutMany
@@ -196,6 +197,90 @@ class AnswerTests(BatchTestCase):
         self.assertEqual(answer["versions"][2], 0)
 
 
+class AppliedTests(BatchTestCase):
+    """The mark of an answer: else a client cannot tell a node what it has seen already, and reads
+    its own writes only by luck."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.topology = self.cluster.nodes[1].cluster.founded()
+        self.cluster_id = bytes.fromhex(self.topology.cluster_id)
+        self.all = [*self.mine, *self.second, *self.third]
+
+    def mark(self, answer: Arguments) -> dict[int, int]:
+        """What an answer says, each partition once."""
+        mark = answer["applied"]
+        indexes = unpack_applied(self.cluster_id, mark)
+        self.assertEqual(len(mark), 16 + 10 * len(indexes))
+        return indexes
+
+    def highest(self, keys: list[bytes], versions: Sequence[int]) -> dict[int, int]:
+        """The highest version in each partition."""
+        indexes: dict[int, int] = {}
+        for key, version in zip(keys, versions, strict=True):
+            partition = self.topology.partition_of(key)
+            indexes[partition] = max(version, indexes.get(partition, 0))
+        return indexes
+
+    def test_local_and_forwarded(self) -> None:
+        """It names the partitions that were written, or read, and no other; a write is within."""
+        for keys in (self.mine, self.second, self.all):
+            written = self.put(*keys)
+            expected = self.highest(keys, written["versions"])
+            self.assertEqual(self.mark(written), expected)
+            self.assertEqual(self.mark(self.get(*keys)), expected)
+        partition = self.topology.partition_of(self.mine[0])
+        index = self.mark(self.get(self.mine[0]))[partition]
+        self.put(*[self.mine[0]] * 3)
+        self.assertEqual(self.mark(self.get(self.mine[0])), {partition: index + 3})
+
+    def test_the_same_as_alone(self) -> None:
+        """For one key it is what the commands for one key say."""
+        for key in (self.mine[0], self.second[0]):
+            self.assertEqual(self.put(key)["applied"], self.result(Get, key=key)["applied"])
+            self.assertEqual(self.get(key)["applied"], self.result(Get, key=key)["applied"])
+
+    def test_missing_keys(self) -> None:
+        """That there is no such key has been seen as well."""
+        self.assertEqual([*self.mark(self.get(b"none"))], [self.topology.partition_of(b"none")])
+
+    def test_only_what_was_served(self) -> None:
+        """What failed was not seen: not what is too large, nor what an owner did not answer."""
+        large = b"{%s}" % self.third[0] + b"k" * 64
+        self.cluster.crash(2)
+        written = self.put(self.mine[0], large, self.second[0], timeout_ms=300)
+        self.assertEqual(sorted(self.errors(written, 3)), [1, 2])
+        self.assertEqual([*self.mark(written)], [self.topology.partition_of(self.mine[0])])
+        for keys in ([large], [self.second[0]], [large, self.second[0]]):
+            self.assertIsNone(self.put(*keys, timeout_ms=300)["applied"])
+
+    def test_owner_says_none(self) -> None:
+        """Else a node cannot use the answers of one that leaves it out."""
+        with self.answers_changed(lambda _: {"applied": None}):
+            written = self.put(self.mine[0], self.second[0])
+            self.assertEqual(self.errors(written, 2), {})
+            self.assertEqual([*self.mark(written)], [self.topology.partition_of(self.mine[0])])
+            written = self.put(self.second[0])
+            self.assertEqual((self.errors(written, 1), written["applied"]), ({}, None))
+
+    def test_owners_say_the_same_partition(self) -> None:
+        """Else, while a partition moves, a client shows the lower of two indexes that its answer
+        was made from, and is given older reads."""
+        partition = self.topology.partition_of(self.mine[0])
+        own = self.mark(self.put(self.mine[0]))[partition]
+        for said, expected in (([4, 9], own), ([own + 9, own + 4], own + 9)):
+            for order in (said, said[::-1]):
+                left = iter(order)
+                with self.answers_changed(
+                    lambda _, left=left: {  # type: ignore[misc]
+                        "applied": pack_applied(self.cluster_id, {partition: next(left)})
+                    }
+                ):
+                    answer = self.get(self.mine[0], self.second[0], self.third[0])
+                self.assertEqual(self.errors(answer, 3), {})
+                self.assertEqual(self.mark(answer), {partition: expected})
+
+
 class ErrorTests(BatchTestCase):
     """Each key has its own error; the others are done."""
 
@@ -270,8 +355,11 @@ class ErrorTests(BatchTestCase):
 
     def test_at_the_limit(self) -> None:
         """Else the limits of a key with others differ from those of a key alone."""
-        for size, errors in ((63, 0), (64, 0), (65, 1)):
-            self.assertEqual(len(self.errors(self.get(b"k" * size), 1)), errors)
+        for near in (self.mine[0], self.second[0]):
+            for size, errors in ((63, 0), (64, 0), (65, 1)):
+                key = (b"{%s}" % near).ljust(size, b"k")
+                self.assertEqual(len(self.errors(self.get(key), 1)), errors)
+                self.assertEqual(len(self.errors(self.put(key), 1)), errors)
         most = self.limits.value_bytes_max
         for size, errors in ((most - 1, 0), (most, 0), (most + 1, 1)):
             written = self.result(PutMany, keys=[self.mine[0]], values=[b"v" * size])
