@@ -59,10 +59,10 @@ class Many(Generic[_Key, _Result]):
     def boxes(self, owners: Sequence[Link]) -> Iterator[tuple[Link, list[int]]]:
         """The places of the keys for each box: all of one owner, and not too many bytes.
 
-        Keys whose owner is not connected, and those that would fill a box by themselves, are left
-        for sending alone.
+        Keys that would fill a box by themselves are left for sending alone, and so are all while
+        nobody knows the owners.
 
-        :param owners: for each partition the link to its owner; none while nobody knows.
+        :param owners: for each partition the link to its owner.
         """
         if not owners:
             return
@@ -71,9 +71,8 @@ class Many(Generic[_Key, _Result]):
             owned[owners[partition]].append(at)
         fits_one = len(self._given) <= BOX_KEYS_MAX and self._size_bytes() <= BOX_BYTES_MAX
         for link, places in owned.items():
-            if link.connection is not None:
-                for box in [places] if fits_one else self._cut(places):
-                    yield link, box
+            for box in [places] if fits_one else self._cut(places):
+                yield link, box
 
     def _size_bytes(self) -> int:
         return sum(sum(map(len, column)) for column in self._columns)

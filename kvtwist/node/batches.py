@@ -135,10 +135,8 @@ class Batches:
         here, elsewhere = self._located(results, arguments)
         places = [*here]
         wanted = _part(arguments, places)
-        partitions = [*here.values()]
-        results.take(
-            places, *self._apply(results, partitions, wanted["keys"], _values(command, wanted))
-        )
+        done = self._apply(results, [*here.values()], wanted["keys"], wanted.get("values"))
+        results.take(places, *done)
         if not elsewhere:
             return results.answer(command)
         return Deferred.fromCoroutine(self._forward(command, arguments, elsewhere, results))
