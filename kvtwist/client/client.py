@@ -8,7 +8,7 @@ sent again only while nothing can have been done yet, or when it is a read.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -16,17 +16,15 @@ from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import (
     Deferred,
-    FirstError,
     TimeoutError,
     fail,
-    gatherResults,
 )
 from twisted.internet.task import deferLater
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 from kvtwist.client.links import Links
-from kvtwist.client.many import Many, may_be_sent_again, records_of, versions_of
+from kvtwist.client.many import Many, each, may_be_sent_again, records_of, versions_of
 from kvtwist.client.table import Table
 from kvtwist.core.address import Address, parse_address, parse_addresses
 from kvtwist.core.partition import Record
@@ -55,11 +53,9 @@ GRACE_SECONDS = 0.25
 about a time that is up arrives first."""
 RETRY_DELAY_SECONDS = 0.05
 RETRY_DELAY_SECONDS_MAX = 1.0
-MANY_IN_FLIGHT = 64
 
 KeyOrText = TypeVar("KeyOrText", bytes, str)
 _Result = TypeVar("_Result")
-_Item = TypeVar("_Item")
 
 
 class Client:
@@ -190,24 +186,24 @@ class Client:
         def box(link: Link, places: list[int]) -> Deferred[None]:
             wanted, patience_seconds = many.arguments(places), 2 * ATTEMPT_SECONDS
             answer = self._attempt(link, many.command, wanted, deadline, patience_seconds)
-            return answer.addCallbacks(many.answered, box_failed, (places,), {}, (places,))
+            here = (places,)
+            return answer.addCallbacks(many.answered, box_failed, here, errbackArgs=here)
 
         def box_failed(failure: Failure, places: list[int]) -> None:
-            error = failure.value
-            if not isinstance(error, KvtwistError):
-                failure.raiseException()
-            many.failed(places, error)
+            many.failed(places, _expected(failure))
 
-        async def one(at: int) -> None:
-            wanted = many.arguments_alone(at)
-            try:
-                many.answered_alone(at, await self._request(alone, wanted, finish, deadline))
-            except KvtwistError as error:
-                many.failed_for_good((at,), error)
+        def one(at: int) -> Deferred[None]:
+            answer = self._request(alone, many.arguments_alone(at), finish, deadline)
+            here = (at,)
+            return answer.addCallbacks(many.answered_alone, failed_alone, here, errbackArgs=here)
+
+        def failed_alone(failure: Failure, at: int) -> None:
+            many.failed_for_good((at,), _expected(failure))
 
         await self._owners_settled(ATTEMPT_SECONDS)
-        await _each(many.boxes(self._owner_links), lambda each: box(*each))
-        await _each(many.left(), one)
+        await each(many.boxes(self._owner_links), lambda one: box(*one))
+        if left := many.left():
+            await each(left, one)
         return many.outcome()
 
     # -- routing ------------------------------------------------------------------------------
@@ -397,20 +393,12 @@ class Client:
         self._owner_links = []
 
 
-async def _each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[None]]) -> None:
-    """Do *work* for all *items*, for `MANY_IN_FLIGHT` of them at the same time."""
-    todo = [*items]
-    left = iter(todo)
-
-    async def worker() -> None:
-        for item in left:
-            await work(item)
-
-    workers = [Deferred.fromCoroutine(worker()) for _ in todo[:MANY_IN_FLIGHT]]
-    try:
-        await gatherResults(workers, consumeErrors=True)
-    except FirstError as error:
-        error.subFailure.raiseException()
+def _expected(failure: Failure) -> KvtwistError:
+    """The error in *failure*; anything else that it may be is a bug, and is raised."""
+    error = failure.value
+    if not isinstance(error, KvtwistError):
+        failure.raiseException()
+    return error
 
 
 def _bytes(what: str, given: bytes | str) -> bytes:
@@ -427,7 +415,7 @@ def _all_bytes(what: str, given: Sequence[bytes | str]) -> Sequence[bytes]:
     """Each as `_bytes` has it."""
     if {*map(type, given)} <= {bytes}:
         return cast("Sequence[bytes]", given)
-    return [_bytes(what, each) for each in given]
+    return [_bytes(what, one) for one in given]
 
 
 def _checked(version: int) -> int:

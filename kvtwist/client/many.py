@@ -6,9 +6,10 @@ A key is known by its *place* in the call, so that nothing is looked up under it
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.protocols import amp
 
 from kvtwist.core.partition import Record
@@ -23,8 +24,12 @@ BOX_BYTES_MAX = 1 << 20
 BOX_KEYS_MAX = 1000
 """A box has so many bytes and keys at most, so that none keeps a node busy for long."""
 
+MANY_IN_FLIGHT = 64
+"""Boxes, or keys alone, of one call that are under way at once."""
+
 _Key = TypeVar("_Key")
 _Result = TypeVar("_Result")
+_Item = TypeVar("_Item")
 
 
 _NOTHING: Any = object()
@@ -130,7 +135,7 @@ class Many(Generic[_Key, _Result]):
         """Take in an error after which nothing is sent again."""
         self._errors.update(dict.fromkeys(places, error))
 
-    def answered_alone(self, at: int, result: _Result) -> None:
+    def answered_alone(self, result: _Result, at: int) -> None:
         """Take in the result of a key that was sent alone."""
         self._results[at] = result
 
@@ -184,3 +189,25 @@ def may_be_sent_again(command: type[amp.Command], error: KvtwistError) -> bool:
     if isinstance(error, OutcomeUnknown):
         return command not in commands.WRITES
     return not isinstance(error, Refused)
+
+
+async def each(items: Iterable[_Item], work: Callable[[_Item], Deferred[None]]) -> None:
+    """Do *work* for all *items*, for `MANY_IN_FLIGHT` of them at the same time."""
+    todo = [*items]
+    left = iter(todo[MANY_IN_FLIGHT:])
+
+    async def one_after_the_other(first: _Item) -> None:
+        await work(first)
+        for item in left:
+            await work(item)
+
+    running = [
+        Deferred.fromCoroutine(one_after_the_other(item))
+        if len(todo) > MANY_IN_FLIGHT
+        else work(item)
+        for item in todo[:MANY_IN_FLIGHT]
+    ]
+    try:
+        await gatherResults(running, consumeErrors=True)
+    except FirstError as error:
+        error.subFailure.raiseException()

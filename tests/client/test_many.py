@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.protocols import amp
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.client import Client, Record
-from kvtwist.client.client import GRACE_SECONDS, MANY_IN_FLIGHT, TIMEOUT_SECONDS
-from kvtwist.client.many import BOX_BYTES_MAX, BOX_KEYS_MAX
+from kvtwist.client.client import GRACE_SECONDS, TIMEOUT_SECONDS
+from kvtwist.client.many import BOX_BYTES_MAX, BOX_KEYS_MAX, MANY_IN_FLIGHT
 from kvtwist.errors import ManyFailed, OutcomeUnknown, TooLarge, Unavailable
 from kvtwist.node.limits import Limits
 from kvtwist.wire.commands import Get, GetMany, Put, PutMany
@@ -528,6 +528,17 @@ class TroubleTests(ManyTestCase):
             self.assertEqual({*error.results}, {*keys[:4]})
             took = self.cluster.network.clock.seconds() - started
             self.assertLess(took, TIMEOUT_SECONDS + 2 * GRACE_SECONDS)
+
+    def test_cancelled(self) -> None:
+        """Else a program that gives a call up leaves it behind, with its keys and values."""
+        self.cluster.network.host(ip_of(2)).freeze()
+        for keys in (self.some_of_each(), self.keys_of(2, 1)):
+            for client in (self.client, self.cluster.client(1)):
+                putting = client.put_many(dict.fromkeys(keys, "v"))
+                self.cluster.run(0.5)
+                putting.cancel()
+                self.failureResultOf(putting, CancelledError)
+        self.assertEqual(self.under_way, 0)
 
     def test_closed_meanwhile(self) -> None:
         """Else a program that closes its client waits for ever for what it has asked before, if

@@ -25,6 +25,7 @@ from kvtwist.errors import (
     Unavailable,
 )
 from kvtwist.node.limits import Limits
+from kvtwist.node.router import Router
 from kvtwist.wire.applied import pack_applied, unpack_applied
 from kvtwist.wire.boxes import ERROR_CODE, ERROR_DESCRIPTION, BoxLimits, BoxReader
 from kvtwist.wire.codec import codec_of
@@ -172,6 +173,23 @@ class AnswerTests(BatchTestCase):
             version = self.put(key)["versions"][0]
             answer = self.result(Get, key=key)
             self.assertEqual((answer["version"], answer["value"]), (version, b"value of " + key))
+
+    def test_one_look_at_all(self) -> None:
+        """Else a node looks at each of a hundred keys on its own, and needs half as long again:
+        it does so only when one of them needs it."""
+        looks: list[bytes] = []
+        locate = Router.locate
+
+        def noted(router: Router, key: bytes, *more: Any) -> Any:
+            looks.append(key)
+            return locate(router, key, *more)
+
+        self.patch(Router, "locate", noted)
+        self.put(*self.mine)
+        self.get(*self.mine)
+        self.assertEqual(looks, [])
+        self.put(*self.mine, self.second[0])
+        self.assertEqual(looks, [*self.mine, self.second[0]])
 
     def test_nothing(self) -> None:
         """Else a program whose list happens to be empty fails."""
