@@ -34,6 +34,7 @@ from kvtwist.node.server import Server
 from kvtwist.node.store import Store
 from kvtwist.wire.clock import elapsed_clock
 from kvtwist.wire.deadlines import Deadlines
+from kvtwist.wire.greeting import features
 
 FIRST_REVISION_BITS = 52
 """A partition in memory starts to count at a random number of so many bits. Versions of a node's
@@ -105,6 +106,7 @@ class Node(Service):
             config.settings,
             elapsed_seconds,
             int(wall_seconds() * 1000),
+            features(limits.boxes),
         )
         store = Store(lambda: secrets.randbits(FIRST_REVISION_BITS))
         self.peers = Peers(

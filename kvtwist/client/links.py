@@ -13,7 +13,7 @@ from kvtwist.errors import NotSent
 from kvtwist.wire.boxes import BoxLimits
 from kvtwist.wire.connection import Connection
 from kvtwist.wire.deadlines import Deadlines
-from kvtwist.wire.greeting import Greeting
+from kvtwist.wire.greeting import Greeting, features
 from kvtwist.wire.limits import DEFAULT_LIMITS, VALUE_BYTES_MAX_MAX
 from kvtwist.wire.link import Link
 
@@ -132,4 +132,4 @@ class Links:
             )
 
     def _introduce(self) -> Greeting:
-        return Greeting(cluster_id=self.cluster_id)
+        return Greeting(cluster_id=self.cluster_id, features=features(LIMITS.boxes))

@@ -19,6 +19,7 @@ class Cluster:
     """The founding while it lasts, and the topology from then on.
 
     :param started_ms: when this node was started, by the wall clock.
+    :param features: what it says in its greeting that it can do.
     :ivar me: this node.
     :ivar topology: ``None`` until the cluster is founded.
     """
@@ -30,6 +31,7 @@ class Cluster:
         settings: Settings,
         elapsed_seconds: Callable[[], float],
         started_ms: int,
+        features: tuple[str, ...] = (),
     ) -> None:
         self.me = me
         self.topology: Topology | None = None
@@ -37,6 +39,7 @@ class Cluster:
         self._elapsed_seconds = elapsed_seconds
         self._started_at = elapsed_seconds()
         self._started_ms = started_ms
+        self._features = features
         self._when_founded: list[Callable[[Topology], None]] = []
 
     def start(self) -> None:
@@ -65,6 +68,7 @@ class Cluster:
             identity=self.me.identity,
             address=str(self.me.address),
             started_ms=self._started_ms,
+            features=self._features,
         )
 
     def view(self) -> View:

@@ -103,6 +103,19 @@ class BoxReader:
         """Whether a box has begun and not ended."""
         return bool(self._pairs or self._rest)
 
+    @property
+    def held_bytes(self) -> int:
+        """How much of that box is kept."""
+        kept = 0 if isinstance(self._box, OversizedBox) else self._box_bytes
+        return kept + len(self._rest)
+
+    def clear(self) -> None:
+        """Let go of that box; the reader is of no use afterwards."""
+        self._over = True
+        self._rest = b""
+        self._box = {}
+        self._pairs = self._box_bytes = 0
+
     def feed(self, data: bytes) -> list[Box]:
         """Take the next chunk; return the boxes that it completed.
 

@@ -75,6 +75,10 @@ class Calls:
         """Whether another call would be too much."""
         return bool(self._calls) and self._overload(0) is not None
 
+    def waits_for(self, tag: bytes) -> bool:
+        """Whether the request with *tag* has not ended yet."""
+        return tag in self._calls
+
     def room(self) -> Deferred[None]:
         """Fires when there may be room for another call; first come, first served.
 

@@ -127,6 +127,27 @@ class Ping(amp.Command):
     errors: ClassVar[_Errors] = _ANY_ERRORS
 
 
+class Fragment(amp.Command):
+    """A part of a box that is too large to be sent in one (`kvtwist.wire.fragments`).
+
+    Only for a peer that has said ``fragments`` among the features of its `Hello`; there is no
+    answer. ``piece`` is a part of the bytes of a box, a request or an answer; ``number`` counts the
+    parts of one box from 0, and ``last`` marks the one that ends it. What the parts make is treated
+    like a box that came whole. Other boxes may come between the fragments of one, but no fragments
+    of another. Fragments that make no box end the connection.
+    """
+
+    arguments: ClassVar[_Pairs] = [
+        (b"number", Natural()),
+        (b"last", amp.Boolean()),
+        (b"piece", Blob()),
+        *_COMMON,
+    ]
+    response: ClassVar[_Pairs] = []
+    errors: ClassVar[_Errors] = {}
+    requiresAnswer = False
+
+
 class Found(amp.Command):
     """Ask a founder for its view of the founding (`kvtwist.core.founding.View`).
 
@@ -297,6 +318,7 @@ class PutMany(amp.Command):
 COMMANDS: tuple[type[amp.Command], ...] = (
     Hello,
     Ping,
+    Fragment,
     Found,
     DescribeTopology,
     Status,

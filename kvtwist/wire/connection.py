@@ -13,9 +13,10 @@ A call ends in exactly one of these ways:
 * `Overloaded`: too much is in flight here already, and nothing has left;
 * `NoAnswer`: time was up, or the connection was lost, after it had left.
 
-**Flow control.** A connection with responders reads nothing while its answers are not taken: it is
-its transport's push producer. One without responders goes on reading whatever happens; so two ends
-never wait for each other. What it may send is bounded by what may be in flight.
+**Flow control.** A connection is its transport's push producer; what the transport has no room for
+waits in an `Outbox`. One with responders reads nothing while its answers are not taken. One without
+goes on reading whatever happens; so two ends never wait for each other. What it may send is bounded
+by what may be in flight.
 """
 
 from __future__ import annotations
@@ -56,10 +57,13 @@ from kvtwist.wire.boxes import (
 )
 from kvtwist.wire.calls import Calls, overloaded
 from kvtwist.wire.codec import Codec, Values, codec_of
+from kvtwist.wire.commands import Fragment
 from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.failures import crosses_the_wire, write_failure
+from kvtwist.wire.fragments import FRAGMENT, FRAGMENT_BYTES_MAX, Joiner
 from kvtwist.wire.greeting import Greeting
 from kvtwist.wire.limits import DEFAULT_LIMITS, ConnectionLimits
+from kvtwist.wire.outbox import Outbox
 from kvtwist.wire.seldom import Seldom
 
 Arguments: TypeAlias = Values
@@ -89,12 +93,13 @@ def responders(named: Mapping[type[amp.Command], Responder]) -> Responders:
 class _Swept(NamedTuple):
     """What the last sweep saw.
 
-    ``inside_box`` is the number of the box that had begun, ``None`` between boxes. ``quiet_sweeps``
-    counts whole intervals of silence: a new connection's first one may be no whole one.
+    ``inside`` are the numbers of the boxes that had begun, one as such and one in fragments;
+    ``None`` between boxes. ``quiet_sweeps`` counts whole intervals of silence: a new connection's
+    first one may be no whole one.
     """
 
     read_bytes: int = 0
-    inside_box: int | None = None
+    inside: tuple[int | None, int | None] = (None, None)
     quiet_sweeps: int = -1
 
 
@@ -125,13 +130,14 @@ class Connection(Protocol):
         self._limits = limits
         self._seldom = seldom or Seldom(_log, deadlines.seconds)
         self._reader = BoxReader(limits.boxes)
+        self._joiner = Joiner(limits.boxes)
         self._calls = Calls(deadlines, limits)
+        self._outbox = Outbox(self._hand_over, self._can_join, self._calls.waits_for)
         self._working_bytes = 0
         self._corked: list[bytes] | None = None
         self._corked_bytes = 0
         self._backlog: deque[Box] = deque()
         self._paused = False
-        self._unread_bytes = 0
         self._read_bytes = 0
         self._swept = _Swept()
         self._senseless = 0
@@ -155,12 +161,21 @@ class Connection(Protocol):
         """
         if not self.connected:
             return fail(NotSent("the connection is down"))
+        if self._outbox.is_paused and (overload := self._clogged()) is not None:
+            return fail(overload)
         try:
             data, answer = self._calls.begin(command, arguments, timeout_seconds)
         except Overloaded as error:
             return fail(error)
         self._write(data)
         return answer
+
+    def _clogged(self) -> Overloaded | None:
+        """Requests whose time was up before the transport took them are not in flight, but there."""
+        limit = self._limits.request_bytes_in_flight_max
+        if self._outbox.behind_bytes > limit:
+            return overloaded("request_bytes_in_flight_max", limit)
+        return None
 
     @property
     def is_full(self) -> bool:
@@ -189,8 +204,8 @@ class Connection(Protocol):
             if self._corked:
                 self._uncork()
                 self._corked = []
-            if self._responders:
-                self.transport.unregisterProducer()
+            self._outbox.flush()
+            self.transport.unregisterProducer()
             self.transport.loseConnection()
 
     def when_made(self, notify: Callable[[Connection], None]) -> None:
@@ -224,9 +239,11 @@ class Connection(Protocol):
         answer.addBoth(self._worked, size_bytes)
 
     def _respond(self, name: bytes, box: Box) -> tuple[Codec, Arguments | Deferred[Arguments]]:
-        if isinstance(box, OversizedBox):
+        if isinstance(box, OversizedBox) and name != FRAGMENT:
             raise _too_large(box)
         entry = self._responders.get(name)
+        if entry is None and name == FRAGMENT:
+            return codec_of(Fragment), self._join(box)
         if entry is None:
             known = ", ".join(sorted(known.decode() for known in self._responders)) or "none"
             raise UnknownCommand(f"there is no command {_shown(name)} here; known are: {known}")
@@ -238,6 +255,17 @@ class Connection(Protocol):
         except Exception as error:
             raise MalformedRequest(f"{codec.command.__name__}: {error}") from error
         return codec, responder(self, arguments)
+
+    def _join(self, fragment: Box) -> Arguments:
+        """Take in a fragment; what it completes is treated like a box that came whole."""
+        try:
+            whole = self._joiner.feed(fragment)
+        except FramingError as error:
+            self.drop("it sends fragments that make no box", str(error))
+        else:
+            if whole is not None:
+                self._box_received(whole)
+        return {}
 
     def _overworked(self, size_bytes: int) -> Overloaded | None:
         limits = self._limits
@@ -320,37 +348,69 @@ class Connection(Protocol):
 
     def _uncork(self) -> None:
         corked, self._corked = self._corked, None
-        self._corked_bytes = 0
-        if corked:
+        size_bytes, self._corked_bytes = self._corked_bytes, 0
+        if not corked:
+            return
+        if size_bytes <= FRAGMENT_BYTES_MAX:
             self._send(corked[0] if len(corked) == 1 else b"".join(corked))
+            return
+        for data in corked:  # one of them is large, and must not take the others with it
+            self._send(data)
 
     def _send(self, data: bytes) -> None:
         if not self.connected or self.transport is None or self.why_dropped:
             return
-        was_paused = self._paused
+        outbox = self._outbox
+        was_paused = outbox.is_paused
+        if was_paused or len(data) > FRAGMENT_BYTES_MAX:
+            self._queue(data)
+            return
         self.transport.write(data)
-        if self._paused:
-            self._unread_bytes += len(data)
-            # One answer alone may be over the limit: it was the transport that took it.
-            if was_paused and self._unread_bytes > self._limits.answer_bytes_unread_max:
-                limit = self._limits.answer_bytes_unread_max
-                self.drop(f"over answer_bytes_unread_max={limit}: it does not read its answers")
+        if outbox.is_paused:
+            outbox.wrote(len(data))
+
+    def _queue(self, data: bytes) -> None:
+        """Send what the transport has no room for."""
+        was_behind = self._outbox.behind_bytes
+        self._outbox.put(data)
+        self._rest()
+        # One answer alone may be over the limit: so large are the values that the node takes.
+        limit = self._limits.answer_bytes_unread_max
+        if self._responders and was_behind and self._outbox.behind_bytes > limit:
+            self.drop(f"over answer_bytes_unread_max={limit}: it does not read its answers")
+
+    def _hand_over(self, data: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def _can_join(self) -> bool:
+        return self.greeting is not None and self.greeting.joins_fragments
 
     # -- flow control: the transport's side ------------------------------------------------------
 
     def pauseProducing(self) -> None:
-        """The other end does not take its answers: read no more requests of it."""
-        if self._paused:
-            return  # a transport says so at every write that it has no room for
-        self._paused = True
-        self._unread_bytes = 0
-        if self.transport is not None:
-            self.transport.pauseProducing()
+        """The transport has enough; it says so at every write that it has no room for."""
+        self._outbox.pause()
+        self._rest()
 
     def resumeProducing(self) -> None:
-        """It does again: first what was left lying, then new requests."""
-        self._paused = False
+        """It has nothing left: first what waits, then what was left lying, then new requests."""
         self._resumed = True
+        self._outbox.resume()
+        if self._paused and not self._outbox.has_enough:
+            self._go_on()
+        if not self._outbox.is_paused and getattr(self.transport, "disconnecting", False):
+            self.transport.unregisterProducer()  # who waits for us to have nothing more to say
+
+    def _rest(self) -> None:
+        """Read no more requests while the other end does not take its answers."""
+        if self._responders and not self._paused and self._outbox.has_enough:
+            self._paused = True
+            if self.transport is not None:
+                self.transport.pauseProducing()
+
+    def _go_on(self) -> None:
+        self._paused = False
         while self._backlog and not self._paused:
             boxes = list(self._backlog)
             self._backlog.clear()
@@ -366,7 +426,7 @@ class Connection(Protocol):
 
     def connectionMade(self) -> None:
         """Tell who wants to know."""
-        if self._responders and self.transport is not None:
+        if self.transport is not None:
             self.transport.registerProducer(self, True)
         for notify in self._when_made:
             notify(self)
@@ -377,19 +437,23 @@ class Connection(Protocol):
         progress_bytes = self._read_bytes - before.read_bytes
         busy = progress_bytes or self.unanswered or self._resumed
         self._resumed = False
-        inside = self._reader.is_inside_box and not self._paused
         now = _Swept(
             read_bytes=self._read_bytes,
-            inside_box=self._reader.boxes if inside else None,
+            inside=(self._begun(self._reader), self._begun(self._joiner.reader)),
             quiet_sweeps=0 if busy else before.quiet_sweeps + 1,
         )
         self._swept = now
-        stuck = now.inside_box is not None and now.inside_box == before.inside_box
+        both = zip(before.inside, now.inside, strict=True)
+        stuck = any(one is not None and one == other for one, other in both)
         least_bytes = limits.box_bytes_per_second_min * interval_seconds
         if stuck and progress_bytes < least_bytes:
             self.drop(f"under box_bytes_per_second_min={limits.box_bytes_per_second_min}")
         elif now.quiet_sweeps * interval_seconds >= limits.idle_seconds_max:
             self.drop(f"over idle_seconds_max={limits.idle_seconds_max}")
+
+    def _begun(self, reader: BoxReader) -> int | None:
+        """The number of the box that has begun, if it is for the peer to go on with it."""
+        return reader.boxes if reader.is_inside_box and not self._paused else None
 
     def readConnectionLost(self) -> None:
         """The peer sends nothing more, but may still read: answer what it has asked, then close."""
@@ -407,6 +471,9 @@ class Connection(Protocol):
         """Fail everything in flight."""
         self.connected = 0
         self._backlog.clear()
+        self._outbox.clear()
+        self._reader.clear()
+        self._joiner.reader.clear()
         why = self.why_dropped or f"the connection was lost: {reason.getErrorMessage()}"
         self._calls.lost(why)
         for notify in self._when_lost:

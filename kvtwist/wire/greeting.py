@@ -11,7 +11,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kvtwist.errors import HelloRefused
+from kvtwist.wire.boxes import BoxLimits
 from kvtwist.wire.commands import PROTOCOL_VERSION
+from kvtwist.wire.fragments import FEATURE as FRAGMENTS
+from kvtwist.wire.fragments import FRAGMENT_BYTES_MAX
+
+_FRAGMENT_PAIRS_MAX = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +45,27 @@ class Greeting:
         return cls(**said | {"features": tuple(said["features"])})
 
     @property
+    def joins_fragments(self) -> bool:
+        """Whether a large box may be sent to the speaker in fragments."""
+        return FRAGMENTS in self.features
+
+    @property
     def who(self) -> str:
         """The speaker, for people."""
         if not self.name:
             return "this client"
         return f"{shown(self.name)} at {shown(self.address)}" if self.address else shown(self.name)
+
+
+def features(limits: BoxLimits) -> tuple[str, ...]:
+    """What one who takes boxes of that size can do, beside what every release can.
+
+    Whoever takes no box as large as a fragment has large boxes sent whole, and refuses them.
+    """
+    joins = (
+        limits.box_bytes_max >= FRAGMENT_BYTES_MAX and limits.box_pairs_max >= _FRAGMENT_PAIRS_MAX
+    )
+    return (FRAGMENTS,) if joins else ()
 
 
 def shown(text: str) -> str:

@@ -25,7 +25,14 @@ from zope.interface import implementer
 
 from kvtwist.core.address import Address
 from kvtwist.service import Node, NodeConfig
-from kvtwist.wire.boxes import BoxLimits, BoxReader, FramingError, OversizedBox, write_box
+from kvtwist.wire.boxes import (
+    COMMAND,
+    BoxLimits,
+    BoxReader,
+    FramingError,
+    OversizedBox,
+    write_box,
+)
 from kvtwist.wire.codec import codec_of
 from kvtwist.wire.commands import COMMANDS
 
@@ -122,6 +129,7 @@ def valid_streams(chance: random.Random) -> Iterator[bytes]:
         "keys": [b"a", b"b"], "values": [b"1", b"2"], "version_min": 1, "version_max": 1,
         "cluster_id": "", "name": "n", "identity": "i", "address": ":1", "expected_identity": "",
         "started_ms": 1, "features": ["x"], "auth": b"", "trace": b"t", "keyspace": 0,
+        "number": 0, "last": True, "piece": write_box({COMMAND: b"Get", b"key": b"k"}),
     }  # fmt: skip
     while True:
         commands = chance.choices(COMMANDS, k=chance.randint(1, 4))

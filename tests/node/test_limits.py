@@ -49,21 +49,32 @@ class Dialled(StringTransport):
     def __init__(self, protocol: Connection, host: str) -> None:
         super().__init__(peerAddress=IPv4Address("TCP", host, 4000))
         self.protocol = protocol
+        self.is_full = False
         protocol.makeConnection(self)
 
     def write(self, data: bytes) -> None:
         super().write(data)
         if self.producer is not None and self.io.tell() > TRANSPORT_BYTES_MAX:
+            self.is_full = True
             self.producer.pauseProducing()
 
     def ask(self, command: Command, **arguments: Any) -> Box:
         """The answer to a request."""
         self.protocol.dataReceived(codec_of(command).write_request(b"1", arguments))
-        (box,) = BoxReader(WIDE_OPEN).feed(self.value())
-        self.clear()
-        if self.producer is not None and self.producerState == "paused" and not self.disconnecting:
-            self.producer.resumeProducing()
+        reader = BoxReader(WIDE_OPEN)
+        boxes = reader.feed(self.taken())
+        while self.is_full:
+            self.is_full = False
+            self.protocol.resumeProducing()
+            boxes += reader.feed(self.taken())
+        (box,) = boxes
         return box
+
+    def taken(self) -> bytes:
+        """What there is to be read, read."""
+        data = self.value()
+        self.clear()
+        return data
 
     def lose(self) -> None:
         """The connection is over."""
