@@ -35,12 +35,15 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 LATENCY_SECONDS = 0.001
+BUFFER_BYTES_MAX = 1 << 16
+"""With more than that to send a transport says that it has enough, as Twisted's do."""
 
 
 class Network:
     """Hosts that reach each other, until told otherwise.
 
     :ivar bytes_per_second: how fast each direction of each connection is.
+    :ivar overhear: called with all that is written, and the end that writes it.
     """
 
     def __init__(self) -> None:
@@ -49,6 +52,7 @@ class Network:
         self._hosts: dict[str, Host] = {}
         self._cuts: set[frozenset[str]] = set()
         self.wires: list[Wire] = []
+        self.overhear: Callable[[Wire, bytes], None] = lambda wire, data: None
 
     def host(self, ip: str) -> Host:
         """The host with that address, made on first use."""
@@ -248,7 +252,12 @@ class Wire:
         self.open = True
         self.sent = 0
         self._free_at = 0.0
-        self._early: list[bytes] = []
+        self._early: deque[bytes] = deque()
+        self._is_reading = True
+        self._end_after: Exception | None = None
+        self._producer: Any = None
+        self._is_full = False
+        self._written_at = (0.0, 0)
         self._under_way: deque[Callable[[], None]] = deque()
         host.add(self)
 
@@ -258,14 +267,15 @@ class Wire:
             return
         self.protocol = protocol
         protocol.makeConnection(self)
-        for data in self._early:
-            protocol.dataReceived(data)
-        self._early.clear()
+        self._read()
 
     def write(self, data: bytes) -> None:
         if self.open and not self.disconnecting and data:
             self.sent += len(data)
+            self.host.network.overhear(self, data)
             self._send(self.other.receive, data, len(data))
+            if self._producer is not None and self._unsent_bytes(len(data)) > BUFFER_BYTES_MAX:
+                self._fill()
 
     def writeSequence(self, pieces: list[bytes]) -> None:
         self.write(b"".join(pieces))
@@ -273,7 +283,7 @@ class Wire:
     def loseConnection(self) -> None:
         if self.open and not self.disconnecting:
             self.disconnecting = True
-            self._send(self.other.close, ConnectionDone())
+            self._send(self.other.end, ConnectionDone())
             self.host.callLater(0, self.close, ConnectionDone())
 
     def abortConnection(self) -> None:
@@ -286,10 +296,19 @@ class Wire:
         self.host.callLater(LATENCY_SECONDS, self.close, ConnectionLost())
 
     def receive(self, data: bytes) -> None:
-        if self.protocol is None:
-            self._early.append(data)
-        elif self.open:
-            self.protocol.dataReceived(data)
+        self._early.append(data)
+        self._read()
+
+    def end(self, why: Exception) -> None:
+        """The other end has closed in order: so it is here, once all has been read."""
+        self._end_after = why
+        self._read()
+
+    def _read(self) -> None:
+        while self._early and self._is_reading and self.open and self.protocol is not None:
+            self.protocol.dataReceived(self._early.popleft())
+        if self._end_after is not None and not self._early:
+            self.close(self._end_after)
 
     def close(self, why: Exception) -> None:
         if self.open:
@@ -304,11 +323,44 @@ class Wire:
     def getHost(self) -> IPv4Address:
         return IPv4Address("TCP", self.host.ip, 0)
 
+    def pauseProducing(self) -> None:
+        self._is_reading = False
+
+    def resumeProducing(self) -> None:
+        self._is_reading = True
+        self.host.callLater(0, self._read)
+
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        pass
+        self._producer = producer
 
     def unregisterProducer(self) -> None:
-        pass
+        self._producer = None
+
+    def _unsent_bytes(self, size_bytes: int) -> float:
+        """What this end still has to send, after a write of so many bytes. Even a network that is
+        infinitely fast takes nothing before the reactor's next turn."""
+        network, now = self.host.network, self.host.seconds()
+        if network.bytes_per_second < float("inf"):
+            return (self._free_at - now) * network.bytes_per_second
+        when, before_bytes = self._written_at
+        self._written_at = now, size_bytes + (before_bytes if when == now else 0)
+        return self._written_at[1]
+
+    def _fill(self) -> None:
+        self._producer.pauseProducing()
+        if not self._is_full:
+            self._is_full = True
+            self.host.callLater(max(0.0, self._free_at - self.host.seconds()), self._drain)
+
+    def _drain(self) -> None:
+        left_seconds = self._free_at - self.host.seconds()
+        if left_seconds > 0:
+            self.host.callLater(left_seconds, self._drain)
+        else:
+            self._is_full = False
+            self._written_at = 0.0, 0
+            if self.open and self._producer is not None:
+                self._producer.resumeProducing()
 
     def _send(self, arrive: Callable[..., None], what: Any, size_bytes: int = 0) -> None:
         """Over the network, in order. What is sent into a cut arrives once it is healed, as TCP's

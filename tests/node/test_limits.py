@@ -72,7 +72,7 @@ class Dialled(StringTransport):
 
     def taken(self) -> bytes:
         """What there is to be read, read."""
-        data = self.value()
+        data: bytes = self.value()
         self.clear()
         return data
 
