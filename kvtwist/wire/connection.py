@@ -171,7 +171,7 @@ class Connection(Protocol):
         return answer
 
     def _clogged(self) -> Overloaded | None:
-        """Requests whose time was up before the transport took them are not in flight, but there."""
+        """Requests whose time was up before the transport took them: not in flight, but there."""
         limit = self._limits.request_bytes_in_flight_max
         if self._outbox.behind_bytes > limit:
             return overloaded("request_bytes_in_flight_max", limit)

@@ -91,7 +91,7 @@ class Outbox:
         self._hand_over()
 
     def wrote(self, size_bytes: int) -> None:
-        """So many bytes, written past the outbox, have made the transport say that it has enough."""
+        """So many bytes, written past the outbox, made the transport say that it has enough."""
         self._given_bytes += size_bytes
         self.unread_bytes += size_bytes
 
