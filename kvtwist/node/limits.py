@@ -8,6 +8,9 @@ from kvtwist.errors import ConfigurationError
 from kvtwist.wire.boxes import BoxLimits
 from kvtwist.wire.limits import VALUE_BYTES_MAX_MAX, ConnectionLimits
 
+HELD_BYTES_DEFAULT = 256 << 20
+"""Enough for a dozen of the longest values at once, and what a small machine can do without."""
+
 
 def _setting(default: int, meaning: str) -> int:
     value: int = field(default=default, metadata={"meaning": meaning})
@@ -31,6 +34,11 @@ class Limits:
     answer_bytes_unread_max: int = _setting(
         32 << 20, "Answers kept for a peer that does not read; over it, it is cut off."
     )
+    held_bytes_max: int = _setting(
+        0,
+        "Bytes held for all connections: unfinished boxes, requests, answers. "
+        "0: 256 MiB, or four of the largest boxes.",
+    )
     idle_seconds_max: int = _setting(600, "How long a connection may be silent.")
     box_bytes_per_second_min: int = _setting(1024, "How fast a box that has begun must go on.")
     connections_max: int = _setting(4096, "Connections in all.")
@@ -42,6 +50,17 @@ class Limits:
                 f"value_bytes_max={self.value_bytes_max} does not work: clients read values of up "
                 f"to {VALUE_BYTES_MAX_MAX} bytes"
             )
+        box_bytes_max = self.of_connection().boxes.box_bytes_max
+        if 0 < self.held_bytes_max < box_bytes_max:
+            raise ConfigurationError(
+                f"held_bytes_max={self.held_bytes_max} does not work: one box may have "
+                f"{box_bytes_max} bytes (see box_bytes_max, value_bytes_max)"
+            )
+
+    def of_all_connections(self) -> int:
+        """How many bytes may be held for all of them together."""
+        box_bytes_max = self.of_connection().boxes.box_bytes_max
+        return self.held_bytes_max or max(HELD_BYTES_DEFAULT, 4 * box_bytes_max)
 
     def of_connection(self) -> ConnectionLimits:
         """The limits of one connection."""

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from kvtwist import __version__
 from kvtwist.errors import HelloRefused
 from kvtwist.node.batches import Batches
+from kvtwist.node.budget import Budget
 from kvtwist.node.cluster import Cluster
 from kvtwist.node.limits import Limits
 from kvtwist.node.peers import Peers
@@ -56,6 +57,7 @@ class Server(Factory):
         self._limits = limits
         self._connections: dict[Connection, str] = {}
         self._per_host: Counter[str] = Counter()
+        self._budget = Budget(limits.of_all_connections())
         self._seldom = Seldom(_log, deadlines.seconds)
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = reactor
@@ -80,7 +82,11 @@ class Server(Factory):
             self._seldom.warn(f"{host}: connection refused: {why}")
             return None
         connection = Connection(
-            self._deadlines, self._responders, self._limits.of_connection(), self._seldom
+            self._deadlines,
+            self._responders,
+            self._limits.of_connection(),
+            self._seldom,
+            lambda held_bytes: self._budget.account(connection, host, held_bytes),
         )
         self._connections[connection] = host
         self._per_host[host] += 1
@@ -98,6 +104,7 @@ class Server(Factory):
     def _gone(self, connection: Connection) -> None:
         host = self._connections.pop(connection, None)
         if host is not None:
+            self._budget.account(connection, host, 0)
             self._per_host[host] -= 1
             if not self._per_host[host]:
                 del self._per_host[host]

@@ -109,6 +109,8 @@ class Connection(Protocol):
 
     :param deadlines: ends the calls whose time is up.
     :param table: made by `responders`; none for an end that only asks.
+    :param account: told how many bytes are held for the peer, whenever that has changed: boxes that
+        it has begun, requests that wait or are worked on, answers that it has not taken.
 
     :ivar greeting: what the peer said in its `Hello`, once it has.
     :ivar reads: how often bytes have come in; it stands still while the peer is silent.
@@ -125,7 +127,10 @@ class Connection(Protocol):
         table: Responders | None = None,
         limits: ConnectionLimits = DEFAULT_LIMITS,
         seldom: Seldom | None = None,
+        account: Callable[[int], None] | None = None,
     ) -> None:
+        self._account_for = account
+        self._held_bytes = 0
         self._responders = table or {}
         self._limits = limits
         self._seldom = seldom or Seldom(_log, deadlines.seconds)
@@ -133,10 +138,12 @@ class Connection(Protocol):
         self._joiner = Joiner(limits.boxes)
         self._calls = Calls(deadlines, limits)
         self._outbox = Outbox(self._hand_over, self._can_join, self._calls.waits_for)
+        self._work: set[Deferred[Arguments]] = set()
         self._working_bytes = 0
         self._corked: list[bytes] | None = None
         self._corked_bytes = 0
         self._backlog: deque[Box] = deque()
+        self._backlog_bytes = 0
         self._paused = False
         self._read_bytes = 0
         self._swept = _Swept()
@@ -234,9 +241,10 @@ class Connection(Protocol):
         size_bytes = _size_bytes(box)
         self.unanswered += 1
         self._working_bytes += size_bytes
+        self._work.add(answer)
         answer.addCallback(self._answer_later, codec, tag)
         answer.addErrback(self._answer_failure, name, tag)
-        answer.addBoth(self._worked, size_bytes)
+        answer.addBoth(self._worked, answer, size_bytes)
 
     def _respond(self, name: bytes, box: Box) -> tuple[Codec, Arguments | Deferred[Arguments]]:
         if isinstance(box, OversizedBox) and name != FRAGMENT:
@@ -279,13 +287,19 @@ class Connection(Protocol):
         if tag is not None:
             self._write(codec.write_answer(tag, answer))
 
-    def _worked(self, result: Failure | None, size_bytes: int) -> Failure | None:
+    def _worked(
+        self, result: Failure | None, answer: Deferred[Arguments], size_bytes: int
+    ) -> Failure | None:
+        self._work.discard(answer)
         self.unanswered -= 1
         self._working_bytes -= size_bytes
+        self._account()
         self._close_if_done()
         return result
 
     def _answer_failure(self, failure: Failure, name: bytes, tag: bytes | None) -> None:
+        if not self.connected:
+            return  # its work was cancelled: there is nobody to be told
         error = failure.value
         if not (isinstance(error, KvtwistError) and crosses_the_wire(error)):
             _log.failure("a bug: {command} failed", failure, command=_shown(name))
@@ -306,9 +320,15 @@ class Connection(Protocol):
             self.drop("it does not speak our protocol: is it a kvtwist node?", str(error))
             return
         if self._backlog or self._paused:
-            self._backlog.extend(boxes)
+            self._lay_by(boxes)
         else:
             self._take(boxes)
+        self._account()
+
+    def _lay_by(self, boxes: list[Box]) -> None:
+        """Leave *boxes* for later."""
+        self._backlog.extend(boxes)
+        self._backlog_bytes += sum(map(_size_bytes, boxes))
 
     def _take(self, boxes: list[Box]) -> None:
         """Work on *boxes*, until the transport has enough of the answers."""
@@ -321,7 +341,7 @@ class Connection(Protocol):
                 if self._corked_bytes > CORKED_BYTES_MAX:
                     self._uncork()
                     if self._paused:
-                        self._backlog.extend(boxes[at + 1 :])
+                        self._lay_by(boxes[at + 1 :])
                         return
                     self._corked = []
         finally:
@@ -374,6 +394,7 @@ class Connection(Protocol):
         was_behind = self._outbox.behind_bytes
         self._outbox.put(data)
         self._rest()
+        self._account()
         # One answer alone may be over the limit: so large are the values that the node takes.
         limit = self._limits.answer_bytes_unread_max
         if self._responders and was_behind and self._outbox.behind_bytes > limit:
@@ -401,6 +422,7 @@ class Connection(Protocol):
             self._go_on()
         if not self._outbox.is_paused and getattr(self.transport, "disconnecting", False):
             self.transport.unregisterProducer()  # who waits for us to have nothing more to say
+        self._account()
 
     def _rest(self) -> None:
         """Read no more requests while the other end does not take its answers."""
@@ -414,6 +436,7 @@ class Connection(Protocol):
         while self._backlog and not self._paused:
             boxes = list(self._backlog)
             self._backlog.clear()
+            self._backlog_bytes = 0
             self._take(boxes)
         if not self._paused and self.transport is not None:
             self.transport.resumeProducing()
@@ -470,6 +493,8 @@ class Connection(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Fail everything in flight."""
         self.connected = 0
+        for answer in tuple(self._work):
+            answer.cancel()  # nobody can be answered, and it holds what it works on
         self._backlog.clear()
         self._outbox.clear()
         self._reader.clear()
@@ -478,6 +503,21 @@ class Connection(Protocol):
         self._calls.lost(why)
         for notify in self._when_lost:
             notify(reason)
+
+    def _account(self) -> None:
+        """Say what is held, if somebody wants to know and it has changed."""
+        if self._account_for is None or self.why_dropped:
+            return
+        held_bytes = (
+            self._reader.held_bytes
+            + self._joiner.reader.held_bytes
+            + self._backlog_bytes
+            + self._working_bytes
+            + self._outbox.unread_bytes
+        )
+        if held_bytes != self._held_bytes:
+            self._held_bytes = held_bytes
+            self._account_for(held_bytes)
 
     def drop(self, why: str, detail: str = "") -> None:
         """Abort the connection and say why, in the log (seldom) and to whoever waits."""

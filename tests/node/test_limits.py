@@ -373,9 +373,9 @@ class OptionTests(SynchronousTestCase):
 
     def test_each_has_an_option(self) -> None:
         """Else an error names a setting that nobody can set."""
-        for number, each in enumerate(fields(Limits)):
-            option = f"--{each.name.replace('_', '-')}={1000 + number}"
-            expected = replace(Limits(), **{each.name: 1000 + number})
+        for number, each in enumerate(fields(Limits), start=100 << 20):
+            option = f"--{each.name.replace('_', '-')}={number}"
+            expected = replace(Limits(), **{each.name: number})
             self.assertEqual(self.options(option).config.limits, expected)
 
     def test_help(self) -> None:
