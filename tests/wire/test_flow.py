@@ -632,6 +632,23 @@ class UnreadTests(FlowTestCase):
         self.assertEqual((lines, transport.aborted), ([], False))
         self.assertEqual(tags(boxes_in(read)), [1, *range(10, 110)])
 
+    def test_slow_but_steady(self) -> None:
+        """Else a peer that reads its many answers as fast as they come, but never catches up, is
+        cut off: for what was written since it fell behind, most of which it has read."""
+        limit = FILLING_BYTES + 100_000
+        transport = self.late_server(200, answer_bytes_unread_max=limit)
+        read = b""
+        with warnings() as lines:
+            for number in range(200):
+                self.answer(number, 10_000)
+                read += transport.take(late_bytes(10_000))
+                self.assertGreater(transport.protocol._outbox.unread_bytes, 0)
+        self.assertEqual((lines, transport.aborted), ([], False))
+        self.assertGreater(len(read), 10 * limit)
+        read += transport.take()
+        self.assertEqual(tags(boxes_in(read)), [1, *range(10, 210)])
+        self.assert_alive(transport)
+
     def test_calls_of_a_dropped_connection_end(self) -> None:
         """Else who has asked something of the peer waits for its time limit, without a reason."""
         transport = self.late_server(1, answer_bytes_unread_max=FILLING_BYTES)
