@@ -14,11 +14,16 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.wire.boxes import ASK, COMMAND, pair, write_box
+from kvtwist.wire.fragments import cut
 from tests.processes.nodes import TWISTD, Processes
 
 GROWTH_BYTES_MAX = 64 << 20
 ATTACK_BYTES = 256 << 20
 ATTACK_SECONDS_MAX = 15.0
+CONNECTIONS = 100
+UNFINISHED_BYTES = 8 << 20
+HELD_BYTES_MAX = 64 << 20
+"""With 100 connections of 8 MiB each, an eleventh of what they hold if nobody counts."""
 
 
 class AttackTests(SynchronousTestCase):
@@ -28,7 +33,8 @@ class AttackTests(SynchronousTestCase):
         self.processes = Processes(nodes=1)
         self.addCleanup(self.processes.close)
         self.port = self.processes.ports[0]
-        self.node = self.processes.run((*TWISTD, "-n", "kvnode", f"--addr=:{self.port}"), "node")
+        options = (f"--addr=:{self.port}", f"--held-bytes-max={HELD_BYTES_MAX}")
+        self.node = self.processes.run((*TWISTD, "-n", "kvnode", *options), "node")
         self.node.wait_for("founded cluster")
         self.serve()
         self.before_bytes = self.resident_bytes()
@@ -113,6 +119,35 @@ class AttackTests(SynchronousTestCase):
 
         self.assertLess(self.attack(flood), GROWTH_BYTES_MAX)
         self.assertGreater(sum(asked), 10_000)
+
+    def test_many_connections_with_unfinished_boxes(self) -> None:
+        """Else connections that each stay within their limits take all memory together, with boxes
+        that they begin, whole or in fragments, and do not end."""
+        sent: list[int] = []
+        all_have_begun = threading.Barrier(CONNECTIONS)
+
+        def begin(box: bytes) -> Callable[[socket.socket], None]:
+            def unfinished(peer: socket.socket) -> None:
+                try:
+                    for at in range(0, len(box), 1 << 16):
+                        peer.sendall(box[at : at + (1 << 16)])
+                        sent.append(1 << 16)
+                finally:
+                    all_have_begun.wait(ATTACK_SECONDS_MAX)
+
+            return unfinished
+
+        box = write_box({ASK: b"1", COMMAND: b"Put", b"key": b"k"})[:-2]
+        box += b"".join(pair(b"%d" % at, b"x" * 65_000) for at in range(UNFINISHED_BYTES // 65_000))
+        fragments = b"".join(list(cut(box))[:-1])
+        attackers = [begin(fragments if at % 2 else box) for at in range(CONNECTIONS)]
+        growth_bytes = self.attack(*attackers)
+        self.assertGreater(sum(sent), HELD_BYTES_MAX + GROWTH_BYTES_MAX)
+        self.assertLess(growth_bytes, HELD_BYTES_MAX + GROWTH_BYTES_MAX)
+        self.assertGreater(growth_bytes, HELD_BYTES_MAX // 2)
+        lines = re.findall(".*connection dropped: over held_bytes_max=.*", self.node.output)
+        self.assertGreater(len(lines), 0)
+        self.assertLess(len(lines), ATTACK_SECONDS_MAX + 5)
 
 
 def requests(key: bytes) -> Iterator[bytes]:
