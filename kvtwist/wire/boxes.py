@@ -15,7 +15,7 @@ Rule 2: a stream that is not AMP is over. After a `FramingError` the reader take
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -34,6 +34,45 @@ _ENVELOPE_VALUE_BYTES_MAX = 255
 
 Box: TypeAlias = dict[bytes, bytes]
 """One AMP box. A key that stands twice has its last value, as in stock AMP."""
+
+
+LARGE_BYTES = 1 << 20
+"""A longer box is large: it is handed over, and sent where that is possible, in parts."""
+
+
+class Parts:
+    """The bytes of a large box, not joined: to join them takes as long, and as much memory, again.
+
+    :ivar parts: one after the other.
+    """
+
+    __slots__ = ("_size_bytes", "parts")
+
+    def __init__(self, parts: Sequence[bytes | memoryview]) -> None:
+        self.parts = parts
+        self._size_bytes = sum(map(len, parts))
+
+    def __len__(self) -> int:
+        return self._size_bytes
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.parts)
+
+    def runs(self, size_bytes: int) -> Iterator[list[bytes | memoryview]]:
+        """Cut anew: runs of so many bytes each, the last one of what is left; nothing is copied."""
+        run: list[bytes | memoryview] = []
+        room = size_bytes
+        for part in self.parts:
+            view = memoryview(part)
+            while len(view) >= room:
+                run.append(view[:room])
+                yield run
+                view, run, room = view[room:], [], size_bytes
+            if view:
+                run.append(view)
+                room -= len(view)
+        if run:
+            yield run
 
 
 class FramingError(Exception):

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.protocols import amp
 
 from kvtwist.errors import KvtwistError, NoAnswer, NotSent, OutcomeUnknown, Overloaded
-from kvtwist.wire.boxes import ERROR_CODE, ERROR_DESCRIPTION, Box, OversizedBox
+from kvtwist.wire.boxes import ERROR_CODE, ERROR_DESCRIPTION, Box, OversizedBox, Parts
 from kvtwist.wire.codec import Codec, Values, codec_of
 from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.failures import read_failure
@@ -51,7 +51,7 @@ class Calls:
 
     def begin(
         self, command: type[amp.Command], arguments: Mapping[str, Any], timeout_seconds: float
-    ) -> tuple[bytes, Deferred[Values]]:
+    ) -> tuple[bytes | Parts, Deferred[Values]]:
         """The bytes to send, and the Deferred of the answer.
 
         :raises Overloaded: when too much is in flight.
@@ -59,7 +59,7 @@ class Calls:
         """
         tag = b"%x" % next(self._numbers)
         codec = codec_of(command)
-        data = codec.write_request(tag, arguments)
+        data = codec.request(tag, arguments)
         if not self._calls:
             self._deadlines.watch(self)
         elif (overload := self._overload(len(data))) is not None:

@@ -16,7 +16,17 @@ from typing import Any, NamedTuple, TypeAlias
 from twisted.protocols import amp
 
 from kvtwist.wire.arguments import Blob, Blobs, Natural, Numbers, joined, piece_name
-from kvtwist.wire.boxes import ANSWER, ASK, COMMAND, KEY_BYTES_MAX, VALUE_BYTES_MAX, Box, pair
+from kvtwist.wire.boxes import (
+    ANSWER,
+    ASK,
+    COMMAND,
+    KEY_BYTES_MAX,
+    LARGE_BYTES,
+    VALUE_BYTES_MAX,
+    Box,
+    Parts,
+    pair,
+)
 
 Values: TypeAlias = dict[str, Any]
 _Write: TypeAlias = Callable[[list[Any], Any], None]
@@ -26,6 +36,8 @@ _END = b"\0\0"
 _ASK_PREFIX = bytes((0, len(ASK))) + ASK
 _ANSWER_PREFIX = bytes((0, len(ANSWER))) + ANSWER
 _TRUE, _FALSE = b"True", b"False"
+_LARGE_PIECES = 48
+"""A box of fewer pieces is not large, or is made of pieces that have been copied anyway."""
 
 
 def _counted(value: bytes) -> bytes:
@@ -33,6 +45,11 @@ def _counted(value: bytes) -> bytes:
     if len(value) > VALUE_BYTES_MAX:
         raise ValueError(f"an AMP value has at most {VALUE_BYTES_MAX} bytes, not {len(value)}")
     return len(value).to_bytes(2, "big") + value
+
+
+def _unjoined(pieces: list[Any]) -> bytes | Parts:
+    parts = Parts(pieces)
+    return parts if len(parts) > LARGE_BYTES else bytes(parts)
 
 
 class _Field(NamedTuple):
@@ -55,8 +72,8 @@ class _Layout:
         self._required = [field.name for field in self._fields if not field.optional]
         self._writers = {field.name: field.write for field in self._fields}
 
-    def write(self, pieces: list[Any], values: Mapping[str, Any]) -> bytes:
-        """The box that begins with *pieces*; values that are not declared are left out."""
+    def write(self, pieces: list[Any], values: Mapping[str, Any]) -> list[Any]:
+        """The box that begins with *pieces*, in pieces; what is not declared is left out."""
         writers = self._writers
         for name, value in values.items():
             if value is not None and (write := writers.get(name)) is not None:
@@ -70,7 +87,7 @@ class _Layout:
             if values.get(name) is None:
                 raise ValueError(f"{name} is missing")
         pieces.append(_END)
-        return b"".join(pieces)
+        return pieces
 
     def read(self, box: Box) -> Values:
         """The values in *box*; keys that are not declared are passed over."""
@@ -103,13 +120,24 @@ class Codec:
         self._arguments = _Layout(command.arguments)
         self._answer = _Layout(command.response)
 
+    def request(self, tag: bytes, arguments: Mapping[str, Any]) -> bytes | Parts:
+        """The box that asks for the command; its answer will carry *tag*. Not joined if large."""
+        begin = [_ASK_PREFIX, _counted(tag), self._header]
+        pieces = self._arguments.write(begin, arguments)
+        return b"".join(pieces) if len(pieces) < _LARGE_PIECES else _unjoined(pieces)
+
+    def answer(self, tag: bytes, answer: Mapping[str, Any]) -> bytes | Parts:
+        """The box that answers the request with *tag*. Not joined if large."""
+        pieces = self._answer.write([_ANSWER_PREFIX, _counted(tag)], answer)
+        return b"".join(pieces) if len(pieces) < _LARGE_PIECES else _unjoined(pieces)
+
     def write_request(self, tag: bytes, arguments: Mapping[str, Any]) -> bytes:
-        """The box that asks for the command; its answer will carry *tag*."""
-        return self._arguments.write([_ASK_PREFIX, _counted(tag), self._header], arguments)
+        """The bytes of a request, of any size."""
+        return bytes(self.request(tag, arguments))
 
     def write_answer(self, tag: bytes, answer: Mapping[str, Any]) -> bytes:
-        """The box that answers the request with *tag*."""
-        return self._answer.write([_ANSWER_PREFIX, _counted(tag)], answer)
+        """The bytes of an answer, of any size."""
+        return bytes(self.answer(tag, answer))
 
     def read_arguments(self, box: Box) -> Values:
         """The arguments in a request; keys that are not declared are passed over."""

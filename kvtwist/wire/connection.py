@@ -53,6 +53,7 @@ from kvtwist.wire.boxes import (
     BoxReader,
     FramingError,
     OversizedBox,
+    Parts,
     write_box,
 )
 from kvtwist.wire.calls import Calls, overloaded
@@ -140,7 +141,7 @@ class Connection(Protocol):
         self._outbox = Outbox(self._hand_over, self._can_join, self._calls.waits_for)
         self._work: set[Deferred[Arguments]] = set()
         self._working_bytes = 0
-        self._corked: list[bytes] | None = None
+        self._corked: list[Any] | None = None
         self._corked_bytes = 0
         self._backlog: deque[Box] = deque()
         self._backlog_bytes = 0
@@ -231,7 +232,7 @@ class Connection(Protocol):
             codec, answer = self._respond(name, box)
             if isinstance(answer, dict):  # asked first: to ask for a Deferred asks an ABC
                 if tag is not None:
-                    self._write(codec.write_answer(tag, answer))
+                    self._write(codec.answer(tag, answer))
                 return
             if not isinstance(answer, Deferred):
                 raise TypeError(f"a responder returned {type(answer).__name__}")
@@ -285,7 +286,7 @@ class Connection(Protocol):
 
     def _answer_later(self, answer: Arguments, codec: Codec, tag: bytes | None) -> None:
         if tag is not None:
-            self._write(codec.write_answer(tag, answer))
+            self._write(codec.answer(tag, answer))
 
     def _worked(
         self, result: Failure | None, answer: Deferred[Arguments], size_bytes: int
@@ -359,7 +360,7 @@ class Connection(Protocol):
             if self._senseless > SENSELESS_BOXES_MAX:
                 self.drop("it sends boxes that say nothing")
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | Parts) -> None:
         if self._corked is not None:
             self._corked.append(data)
             self._corked_bytes += len(data)
@@ -377,7 +378,7 @@ class Connection(Protocol):
         for data in corked:  # one of them is large, and must not take the others with it
             self._send(data)
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes | Parts) -> None:
         if not self.connected or self.transport is None or self.why_dropped:
             return
         outbox = self._outbox
@@ -389,7 +390,7 @@ class Connection(Protocol):
         if outbox.is_paused:
             outbox.wrote(len(data))
 
-    def _queue(self, data: bytes) -> None:
+    def _queue(self, data: bytes | Parts) -> None:
         """Send what the transport has no room for."""
         was_behind = self._outbox.behind_bytes
         self._outbox.put(data)

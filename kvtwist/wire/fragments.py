@@ -23,19 +23,21 @@ from collections.abc import Iterator
 from kvtwist.wire.arguments import piece_name
 from kvtwist.wire.boxes import (
     COMMAND,
+    LARGE_BYTES,
     VALUE_BYTES_MAX,
     Box,
     BoxLimits,
     BoxReader,
     FramingError,
     OversizedBox,
+    Parts,
     pair,
 )
 from kvtwist.wire.commands import Fragment
 
 FEATURE = "fragments"
 """What a peer that can join fragments says among the features of its greeting."""
-FRAGMENT_BYTES_MAX = 1 << 20
+FRAGMENT_BYTES_MAX = LARGE_BYTES
 """A box that is longer is cut; no fragment is longer, as a box."""
 PIECE_BYTES_MAX = 15 * VALUE_BYTES_MAX
 """How much of the cut box one fragment carries: full AMP values, and room for their names."""
@@ -46,27 +48,26 @@ _HEADER = pair(COMMAND, FRAGMENT)
 _END = b"\0\0"
 
 
-def cut(box: bytes, piece_bytes_max: int = PIECE_BYTES_MAX) -> Iterator[bytes]:
+def cut(box: bytes | Parts, piece_bytes_max: int = PIECE_BYTES_MAX) -> Iterator[bytes]:
     """The fragments of a box; each is made, and its part of the box copied, when it is asked for.
 
     :param box: its bytes, at least one.
     """
-    view = memoryview(box)
-    for number, at in enumerate(range(0, len(view), piece_bytes_max)):
-        end = at + piece_bytes_max
-        yield _fragment(view[at:end], number, is_last=end >= len(view))
+    parts = box if isinstance(box, Parts) else Parts([box])
+    last = (len(parts) - 1) // piece_bytes_max
+    for number, piece in enumerate(parts.runs(piece_bytes_max)):
+        yield _fragment(Parts(piece), number, number == last)
 
 
-def _fragment(piece: memoryview, number: int, is_last: bool) -> bytes:
+def _fragment(piece: Parts, number: int, is_last: bool) -> bytes:
     pieces: list[bytes | memoryview] = [
         _HEADER,
         pair(_NUMBER, b"%d" % number),
         pair(_LAST, b"True" if is_last else b"False"),
     ]
-    for at in range(0, len(piece), VALUE_BYTES_MAX):
-        value = piece[at : at + VALUE_BYTES_MAX]
-        name = _name(at // VALUE_BYTES_MAX + 1)
-        pieces += (bytes((0, len(name))), name, len(value).to_bytes(2, "big"), value)
+    for at, value in enumerate(piece.runs(VALUE_BYTES_MAX), start=1):
+        name = _name(at)
+        pieces += (bytes((0, len(name))), name, sum(map(len, value)).to_bytes(2, "big"), *value)
     pieces.append(_END)
     return b"".join(pieces)
 

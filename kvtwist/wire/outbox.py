@@ -21,13 +21,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from kvtwist.wire.boxes import ASK
+from kvtwist.wire.boxes import ASK, Parts
 from kvtwist.wire.fragments import FRAGMENT_BYTES_MAX, PIECE_BYTES_MAX, cut
 
 BURST_BYTES = 1 << 16
 """So many bytes of small boxes are handed over at once; Twisted's transports then have enough."""
 
 _ASK_KEY = bytes((0, len(ASK))) + ASK
+_HEAD_BYTES = 64
+"""Where the tag of a request ends at the latest, if it is one of ours: it is a short number."""
 
 
 class Outbox:
@@ -56,7 +58,7 @@ class Outbox:
         self.is_paused = False
         self.unread_bytes = 0
         self._small: deque[bytes] = deque()
-        self._large: deque[bytes] = deque()
+        self._large: deque[Parts] = deque()
         self._waiting_bytes = 0
         self._given_bytes = 0
         self._pieces: Iterator[bytes] | None = None
@@ -79,13 +81,13 @@ class Outbox:
         """What is unread besides the one large box that is under way, which may have any size."""
         return self._waiting_bytes + self._given_bytes
 
-    def put(self, box: bytes) -> None:
+    def put(self, box: bytes | Parts) -> None:
         """Send a box, or several small ones, as soon as its turn comes."""
         if len(box) > FRAGMENT_BYTES_MAX:
             self._forget_unwanted()
-            self._large.append(box)
+            self._large.append(box if isinstance(box, Parts) else Parts([box]))
         else:
-            self._small.append(box)
+            self._small.append(bytes(box))
         self._waiting_bytes += len(box)
         self.unread_bytes += len(box)
         self._hand_over()
@@ -182,21 +184,20 @@ class Outbox:
             self._waiting_bytes -= gone_bytes
             self.unread_bytes -= gone_bytes
 
-    def _is_unwanted(self, box: bytes) -> bool:
+    def _is_unwanted(self, box: Parts) -> bool:
         tag = _tag_of_request(box)
         return tag is not None and not self._is_wanted(tag)
 
 
-def _slices(box: bytes) -> Iterator[bytes]:
+def _slices(box: Parts) -> Iterator[bytes]:
     """A box for a peer that wants it whole: handed over in parts all the same."""
-    view = memoryview(box)
-    for at in range(0, len(view), PIECE_BYTES_MAX):
-        yield bytes(view[at : at + PIECE_BYTES_MAX])
+    return map(b"".join, box.runs(PIECE_BYTES_MAX))
 
 
-def _tag_of_request(box: bytes) -> bytes | None:
+def _tag_of_request(box: Parts) -> bytes | None:
     """The tag of a request as the codec writes it; ``None`` for an answer."""
-    if not box.startswith(_ASK_KEY):
+    head = b"".join(next(box.runs(_HEAD_BYTES)))
+    if not head.startswith(_ASK_KEY):
         return None
     at = len(_ASK_KEY)
-    return box[at + 2 : at + 2 + (box[at] << 8 | box[at + 1])]
+    return head[at + 2 : at + 2 + (head[at] << 8 | head[at + 1])]
