@@ -395,7 +395,6 @@ class Connection(Protocol):
         was_behind = self._outbox.behind_bytes
         self._outbox.put(data)
         self._rest()
-        self._account()
         # One answer alone may be over the limit: so large are the values that the node takes.
         limit = self._limits.answer_bytes_unread_max
         if self._responders and was_behind and self._outbox.behind_bytes > limit:

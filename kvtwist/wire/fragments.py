@@ -88,7 +88,6 @@ class Joiner:
     def __init__(self, limits: BoxLimits) -> None:
         self.reader = BoxReader(limits)
         self._number = 0
-        self._is_over = False
 
     def feed(self, fragment: Box) -> Box | None:
         """Take the next fragment; return the whole box if it was the last.
@@ -96,12 +95,9 @@ class Joiner:
         :raises FramingError: when it does not continue what came before.
         """
         try:
-            if self._is_over:
-                raise FramingError("the stream of fragments is over: it made no sense before")
             return self._feed(fragment)
         except FramingError:
-            self._is_over = True
-            self.reader.clear()
+            self.reader.clear()  # which takes nothing any more
             raise
 
     def _feed(self, fragment: Box) -> Box | None:

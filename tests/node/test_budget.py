@@ -264,8 +264,25 @@ class ConnectionsTests(SynchronousTestCase):
         peer.say(60 * get)
         unread_bytes = peer.protocol._outbox.unread_bytes
         self.assertGreater(self.held_bytes() - unread_bytes, 50 * 1000)
-        peer.go()
+        while peer.protocol._outbox.is_paused:
+            peer.clear()
+            peer.protocol.resumeProducing()
         self.assertEqual(self.held_bytes(), 0)
+
+    def test_late_answers(self) -> None:
+        """Else what was asked of another node is counted when it comes and not when it has been
+        answered, or the other way round."""
+        self.start(4 * MIB)
+        self.other.say(self.put(MIB - 1000, self.far_key))
+        self.assertGreater(self.held_bytes(), MIB - 1000)
+        self.cluster.run(0.1)
+        self.assertEqual(self.held_bytes(), 0)
+        peers = [self.dial(f"10.0.9.{number}") for number in range(6)]
+        for peer in peers:
+            peer.say(codec_of(Get).write_request(b"1", {"key": self.far_key}))
+            self.cluster.run(0.1)
+        self.assertEqual(sum(peer.aborted for peer in peers), 2)
+        self.assertGreater(self.held_bytes(), 4 * (MIB - 1000))
 
     def test_one_line_a_second(self) -> None:
         """Else whoever fills the memory of a node again and again fills its disk as well."""

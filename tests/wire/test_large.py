@@ -12,7 +12,7 @@ from twisted.protocols import amp
 from kvtwist.errors import NoAnswer, Overloaded, TooLarge
 from kvtwist.wire.boxes import ANSWER, COMMAND, BoxLimits, write_box
 from kvtwist.wire.codec import codec_of
-from kvtwist.wire.commands import Get, Ping, Put
+from kvtwist.wire.commands import CompareAndSet, Get, Ping, Put
 from kvtwist.wire.fragments import FRAGMENT, FRAGMENT_BYTES_MAX, Joiner, cut
 from kvtwist.wire.greeting import Greeting, features
 from kvtwist.wire.limits import DEFAULT_LIMITS
@@ -236,6 +236,26 @@ class RefusedTests(LargeTestCase):
             self.assert_dropped(server, lines, "number")
             self.assertEqual(server.take(), b"")
         self.assertEqual(self.late, [])
+
+    def test_oversized_fragment(self) -> None:
+        """Else a part of a value is passed over without a word, and its sender waits."""
+        server = self.server(boxes=BoxLimits(MIB, 1000))
+        with warnings() as lines:
+            server.say(next(cut(ask(Put, key=b"k", value=LARGE), 2 * MIB)))
+        self.assert_dropped(server, lines, f"box_bytes_max={MIB}")
+
+    def test_answers_over_the_limit(self) -> None:
+        """Else a client that asks for two large values at once is cut off, although it reads: each
+        of them alone may be over the limit. Answers that come later, and pile up, may not."""
+        server = self.server(answer_bytes_unread_max=MIB)
+        self.value = LARGE
+        server.say(ask(CompareAndSet, 1, key=b"k", value=b"", version=0))
+        server.say(b"".join(ask(Get, tag, key=b"k") for tag in (2, 3, 4)))
+        self.assertEqual(len(self.got), 2)
+        self.assertFalse(server.aborted)
+        with warnings() as lines:
+            self.answer(0, 10)
+        self.assert_dropped(server, lines, f"answer_bytes_unread_max={MIB}")
 
     def test_who_only_asks_joins_too(self) -> None:
         """Else a client cannot read what it has not sent itself."""
