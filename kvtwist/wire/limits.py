@@ -14,9 +14,11 @@ class ConnectionLimits:
     :ivar boxes: how large a box may be.
     :ivar requests_in_flight_max: requests on one connection that wait for their answer. One more is
         answered with `Overloaded`.
-    :ivar request_bytes_in_flight_max: their bytes, added up; a request alone may be larger.
-    :ivar answer_bytes_unread_max: bytes of answers that the other end has not taken. While it does
-        not read, nothing of it is read; past this limit the connection is aborted.
+    :ivar request_bytes_in_flight_max: their bytes, added up; a request alone may be larger. At the
+        end that asks also a limit on what waits to be sent, wanted or not.
+    :ivar answer_bytes_unread_max: bytes of answers that the other end has not taken, besides one of
+        any size that is under way. While it does not read, nothing of it is read; past this limit
+        the connection is aborted.
     :ivar idle_seconds_max: how long a connection may say nothing. Then it is closed.
     :ivar box_bytes_per_second_min: how fast a box that has begun must at least go on. A connection
         that is slower is aborted.

@@ -632,6 +632,18 @@ class UnreadTests(FlowTestCase):
         self.assertEqual((lines, transport.aborted), ([], False))
         self.assertEqual(tags(boxes_in(read)), [1, *range(10, 110)])
 
+    def test_still_behind(self) -> None:
+        """Else a peer that has taken a part of its answers is asked for more requests, and what is
+        kept for it grows with each burst that it takes."""
+        transport = self.late_server(100)
+        for number in range(100):
+            self.answer(number, 10_000)
+        transport.take(FILLING_BYTES)
+        self.assertGreater(transport.protocol._outbox.behind_bytes, 900_000)
+        self.assertFalse(transport.is_reading)
+        self.assertEqual(len(boxes_in(transport.take())), 100)
+        self.assert_alive(transport)
+
     def test_slow_but_steady(self) -> None:
         """Else a peer that reads its many answers as fast as they come, but never catches up, is
         cut off: for what was written since it fell behind, most of which it has read."""
