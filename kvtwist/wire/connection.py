@@ -506,7 +506,7 @@ class Connection(Protocol):
 
     def _account(self) -> None:
         """Say what is held, if somebody wants to know and it has changed."""
-        if self._account_for is None or self.why_dropped:
+        if self._account_for is None or self.why_dropped or not self.connected:
             return
         held_bytes = (
             self._reader.held_bytes

@@ -466,6 +466,31 @@ class WorkTests(FlowTestCase):
         transport.say(silent)
         self.assertEqual(len(self.late), 4)
 
+    def test_of_a_lost_connection(self) -> None:
+        """Else requests of peers that have gone are worked on, and kept, for nobody; or what still
+        ends after its connection is counted for it once more, and for ever."""
+        stubborn: Deferred[Arguments] = Deferred()
+
+        async def work() -> Arguments:
+            try:
+                return await Deferred()
+            except CancelledError:
+                return await stubborn
+
+        def wait(_: Connection, __: Arguments) -> Deferred[Arguments]:
+            return Deferred.fromCoroutine(work())
+
+        held: list[int] = []
+        table = responders({Put: wait})
+        transport = Transport(Connection(self.deadlines, table, account=held.append))
+        self.put(transport, 1, 1000)
+        self.assertGreater(held[-1], 1000)
+        transport.go()
+        before = len(held)
+        stubborn.callback({"version": 1})
+        self.assertEqual(transport.protocol.unanswered, 0)
+        self.assertEqual(len(held), before)
+
     def test_each_connection_for_itself(self) -> None:
         """Else one greedy client has all others refused."""
         greedy, other = self.server(requests_in_flight_max=2), self.server(requests_in_flight_max=2)
