@@ -1,7 +1,8 @@
 """How long the tests' linearizability checker takes: ``python benchmarks/linearizability.py``.
 
-Histories come from random executions of a true register (`tests.linearizability.execution`), the same
-in every run. "wrong" is the same history with one read that saw a record replaced long before.
+Histories come from random executions of a true register (`tests.linearizability.execution`), the
+same in every run. "stale" is the same history with a read that saw a record replaced long before;
+"invented" with one that saw a value that nobody wrote.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def main() -> None:
             history = execute(Random(1), count, workload)
             print_row(name, history)
             if workload.are_versions_told:
-                print_row(f"{name}, wrong", with_stale_read(history))
+                print_row(f"{name}, stale", with_stale_read(history))
+            print_row(f"{name}, invented", with_invented_value(history))
 
 
 def print_row(name: str, history: list[Operation]) -> None:
@@ -63,12 +65,21 @@ def with_stale_read(history: list[Operation]) -> list[Operation]:
     return [*history[:late], stale, *history[late + 1 :]]
 
 
+def with_invented_value(history: list[Operation]) -> list[Operation]:
+    """*history*, where a read at three quarters answers what nobody wrote."""
+    late = next_read(history, len(history) * 3 // 4)
+    answer = history[late].answer
+    assert answer is not None
+    wrong = replace(history[late], answer=replace(answer, value=b"invented"))
+    return [*history[:late], wrong, *history[late + 1 :]]
+
+
 def next_read(history: list[Operation], start: int) -> int:
     """The first get from *start* on that has seen a value."""
     return next(
         i
-        for i in range(start, len(history))
-        if history[i].kind is Kind.GET and history[i].answer and history[i].answer.value
+        for i, each in enumerate(history)
+        if i >= start and each.kind is Kind.GET and each.answer and each.answer.value
     )
 
 

@@ -229,7 +229,8 @@ class _Walk:
                     trail = (member, trail)
                 now_taken = taken | self._bits[each]
                 now_ranked = ranked + (rank is not None)
-                now = _Configuration(position, now_taken, way.used, reached, now_ranked, trail)
+                now_used = self._unknowns.settled(way.used, reached)
+                now = _Configuration(position, now_taken, now_used, reached, now_ranked, trail)
                 settled = self._settled(now, waiting)
                 if settled is not None:
                     yield settled

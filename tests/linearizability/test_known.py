@@ -291,9 +291,7 @@ class UnknownTests(KnownTests):
 
     def test_seen_before_it_was_invoked(self) -> None:
         """The future is not unknown in this sense."""
-        self.assert_bad(
-            got("c", (0, 1), 2, b"y"), unknown("b", Kind.PUT, 2, b"y"), by_versions=False
-        )
+        self.assert_bad(got("c", (0, 1), 2, b"y"), unknown("b", Kind.PUT, 2, b"y"))
 
     def test_applied_twice(self) -> None:
         """A retry that was not recognised: an unknown write seen, replaced, and seen again."""

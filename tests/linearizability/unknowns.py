@@ -19,7 +19,10 @@ what those demand: backwards, from the answer to its reasons.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from operator import or_
 from typing import NamedTuple
 
 from tests.linearizability.history import ABSENT, INT64_MAX, Operation, number_of
@@ -85,6 +88,11 @@ class Alike:
             return None
         return place
 
+    @property
+    def bits(self) -> int:
+        """The bits of all members."""
+        return (1 << len(self.members)) - 1 << self.offset
+
     def left(self, used: int, time: float) -> int:
         """How many could still be used at *time*."""
         place = self.next(used, time)
@@ -144,6 +152,7 @@ class Unknowns:
         self._starts = [n for n in map(number_of, self._giving) if n is not None]
         self._starts += [0] if self._removals else []
         total = sum(abs(each.step.amount or 0) * len(each.members) for each in self._increments)
+        self._outdated = self._by_version()
         self._commute = total <= _COMMUTING_MAX
 
     def ways(self, state: State, used: int, step: Step, time: float) -> Iterator[Way]:
@@ -238,6 +247,22 @@ class Unknowns:
         if number is None or not self._can_sum_up_to(number, state, used, time):
             return given
         return given + [each for each in self._increments if each.number >= lowest]
+
+    def _by_version(self) -> tuple[list[int], list[int]]:
+        """The versions that some demand, rising; and the bits of all that demand this or less."""
+        bits: dict[int, int] = {}
+        for alike in self._all:
+            wanted = alike.step.version_wanted
+            if wanted:
+                bits[wanted] = bits.get(wanted, 0) | alike.bits
+        versions = sorted(bits)
+        return versions, list(accumulate((bits[version] for version in versions), or_))
+
+    def settled(self, used: int, state: State) -> int:
+        """*used*, and all that can never take place any more, as its version is gone."""
+        versions, bits = self._outdated
+        gone = bisect_left(versions, state[0])
+        return used | bits[gone - 1] if gone else used
 
     def _can_be_seen(self, step: Step, state: State) -> bool:
         """Whether more unknown writes may give the version that *step* demands, if it does."""

@@ -11,7 +11,8 @@ what precedes an operation in real time must have no higher place. One pass over
 that.
 
 **It decides only if** every answered change told its version, and every answered observation the
-version that it saw (removals too; `ABSENT` for no such key). Otherwise: UNDECIDED.
+version that it saw (removals too; `ABSENT` for no such key). Otherwise: UNDECIDED, unless versions
+that were told fall in real time, or a value was seen that nobody could have written by then.
 
 **It is sound**: LINEARIZABLE comes with an order, NOT_LINEARIZABLE never depends on a guess.
 
@@ -34,10 +35,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from tests.linearizability.history import ABSENT, Operation, number_of
 from tests.linearizability.model import EMPTY, State, Step, after, known_values, step_of
-from tests.linearizability.search import Finding, Verdict, events_of
+from tests.linearizability.search import Finding, Verdict, events_of, returned
 
 _START = -1
 """The place before the first change."""
@@ -92,6 +94,8 @@ class _Check:
     def finding(self) -> Finding:
         """What all passes together find."""
         try:
+            self._check_order()
+            self._check_sources()
             self._check_domain()
             changes = self._changes()
             self._check_values(changes)
@@ -101,6 +105,41 @@ class _Check:
             return decided.finding
         by_place = sorted(places, key=lambda i: (places[i], self._operations[i].invoked))
         return Finding(Verdict.LINEARIZABLE, tuple(by_place))
+
+    def _check_order(self) -> None:
+        """Versions never fall: neither from what was told before to what was given after, nor to
+        what was seen. This holds in any history, and many faults show in it."""
+        highest, teller = ABSENT, -1
+        for event in events_of(self._operations):
+            index = event if event >= 0 else ~event
+            step = self._steps[index]
+            version = step.version_given if step.is_change else step.version_wanted
+            if not version:
+                continue
+            if event >= 0 and version < highest + step.is_change:
+                raise _wrong(teller, index)
+            if event < 0 and version > highest:
+                highest, teller = version, index
+
+    def _check_sources(self) -> None:
+        """Nobody has seen a value before some operation that may have written it was invoked. This
+        holds in any history as well."""
+        since: dict[bytes, float] = {}
+        adding_since = inf
+        for index, step in (*self._steps.items(), *self._unknown.items()):
+            invoked, value = self._operations[index].invoked, step.value_given
+            if value is not None:
+                since[value] = min(invoked, since.get(value, inf))
+            elif step.amount is not None:
+                adding_since = min(invoked, adding_since)
+        for index, step in self._steps.items():
+            value = step.value_wanted
+            if value is not None:
+                first = since.get(value, inf)
+                if number_of(value) is not None:
+                    first = min(first, adding_since)
+                if first > returned(self._operations[index]):
+                    raise _wrong(index)
 
     def _check_domain(self) -> None:
         """Whether all versions were told."""
@@ -158,20 +197,16 @@ class _Check:
         missing = [_START, *(2 * i + 1 for i, each in enumerate(changes) if each.value is None)]
         places: dict[int, int] = {}
         lowest: dict[int, int] = {}
-        # The highest place of what has returned: of those that versions fix, and of all.
-        highest_fixed = highest = (_START, -1)
+        # The highest place of what has returned, and whose it is.
+        highest = (_START, -1)
         for event in events_of(self._operations, self._unknown):
             if event < 0:
-                returned = (places[~event], ~event)
-                highest = max(highest, returned)
-                if self._is_fixed(~event):
-                    highest_fixed = max(highest_fixed, returned)
+                highest = max(highest, (places[~event], ~event))
             elif event in self._unknown:
                 lowest[event] = highest[0]
             elif self._is_fixed(event):
                 places[event] = place = self._fixed_place(event, rank)
-                if place < highest_fixed[0]:
-                    raise _wrong(highest_fixed[1], event)
+                # Only because of a key that was not seen: versions alone have been looked at.
                 if place < highest[0]:
                     raise _wrong_unless(self._may_vanish, highest[1], event)
             else:
