@@ -158,6 +158,16 @@ class VersionTests(KnownTests):
             put("a", (0, 9), b"x", 9), put("b", (0, 9), b"y", 4), got("c", (1, 2), 4, b"y")
         )
 
+    def test_version_that_was_seen_before(self) -> None:
+        """A write is told a version that was read before it began. That is wrong whatever became of
+        the unknown ones."""
+        self.assert_bad(
+            unknown("a", Kind.PUT, 0, b"x"),
+            unknown("a", Kind.DELETE, 0),
+            got("b", (1, 2), 2, b"x"),
+            put("b", (3, 4), b"x", 2),
+        )
+
     def test_no_room_for_an_unknown_write(self) -> None:
         """Each change takes a version of its own: between 1 and 2 there was none."""
         write = (put("a", (0, 1), b"x", 1), unknown("b", Kind.PUT, 2, b"y"))
@@ -364,6 +374,19 @@ class UnknownTests(KnownTests):
         self.assert_bad(
             *history, got("d", (4, 5), 4, b"x"), got("d", (6, 7), 4, b"y"),
         )  # fmt: skip
+
+    def test_learned_version_is_not_the_value_known_before(self) -> None:
+        """``x`` was there when last read, but version 4 may be ``y`` already; and here it must be,
+        since ``z`` got the very next version."""
+        history = (
+            unknown("a", Kind.PUT, 0, b"x"),
+            unknown("b", Kind.PUT, 0, b"y"),
+            got("c", (2, 3), None, b"x"),
+            not_made("c", (4, 5), 4),
+            got("c", (6, 7), None, b"y"),
+        )
+        self.assert_good(*history, put("c", (8, 9), b"z", 5), by_versions=False)
+        self.assert_bad(*history, put("c", (8, 9), b"z", 4))
 
     def test_unknown_read(self) -> None:
         """A get without an answer says nothing."""

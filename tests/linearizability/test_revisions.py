@@ -42,6 +42,12 @@ class RevisionTests(SynchronousTestCase):
         self.assertEqual(clashes(write, read, late), [Clash(read, late)])
         self.assertEqual(clashes(late, write, got("d", (20, 21), 5, b"y", key=b"p2")), [])
 
+    def test_version_that_was_read_before(self) -> None:
+        """Given anew to another key, when nobody was told who made it."""
+        read = got("b", (1, 2), 9, b"x", key=b"p1")
+        late = put("c", (3, 4), b"y", 9, key=b"p2")
+        self.assertEqual(clashes(read, late), [Clash(read, late)])
+
     def test_right_ones(self) -> None:
         """Growing, or under way together, or of another partition, or not known."""
         self.assertEqual(
