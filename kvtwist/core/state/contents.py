@@ -1,0 +1,146 @@
+"""All that a partition's state machine holds, and how its records are changed and read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from kvtwist.core.state.ordered import Frozen, Ordered
+from kvtwist.core.state.records import REVISION_MAX, Record
+from kvtwist.core.state.sessions import Session, Sessions
+
+KEYSPACE_BYTES = 4
+
+
+def stored_key(keyspace: int, key: bytes) -> bytes:
+    """Under what *key* is kept: keyspaces one after the other, keys in byte order in each."""
+    return keyspace.to_bytes(KEYSPACE_BYTES, "big") + key
+
+
+class View(NamedTuple):
+    """The contents at one moment, which no later change shows in."""
+
+    generation: int
+    revision: int
+    applied_index: int
+    log_time_ms: int
+    sessions: list[Session]
+    records: Frozen[Record]
+
+
+class Contents:
+    """The contents of one partition.
+
+    :ivar generation: of the partition's membership.
+    :ivar revision: how many changes there were, and where they were counted from.
+    :ivar applied_index: of the last entry.
+    :ivar log_time_ms: the highest stamp of all entries.
+    :ivar data_bytes: keys, with their keyspaces, and values, added up.
+
+    **Invariant:** ``_due`` has (expires_at, key) of exactly the records that expire.
+    """
+
+    __slots__ = (
+        "_due",
+        "_records",
+        "applied_index",
+        "data_bytes",
+        "generation",
+        "log_time_ms",
+        "revision",
+        "sessions",
+    )
+
+    def __init__(self, generation: int, revision: int = 0) -> None:
+        if not 0 <= revision < REVISION_MAX:
+            raise ValueError(f"a revision is between 0 and 2^63 - 2, not {revision}")
+        self.generation = generation
+        self.revision = revision
+        self.applied_index = 0
+        self.log_time_ms = 0
+        self.sessions = Sessions()
+        self.data_bytes = 0
+        self._records: Ordered[Record] = Ordered()
+        self._due: Ordered[None] = Ordered()
+
+    @property
+    def key_count(self) -> int:
+        """How many records there are; those that are due count until they are removed."""
+        return len(self._records)
+
+    def get(self, key: bytes) -> Record | None:
+        """What is under a stored key at the log time."""
+        record = self._records.get(key)
+        # Due is due at once, on every replica at the same entry, removed or not.
+        if record is None or (record[3] and record.is_due(self.log_time_ms)):
+            return None
+        return record
+
+    def replace(self, key: bytes, record: Record | None) -> None:
+        """Put *record* under a stored key; ``None``: nothing is there any more."""
+        if record is not None:
+            self.put(key, record)
+        elif self._records.get(key) is not None:
+            self.remove(key)
+
+    def put(self, key: bytes, record: Record) -> None:
+        """Put *record* under a stored key."""
+        before = self._records.get(key)
+        if before is None:
+            self.data_bytes += len(key) + len(record.value)
+        else:
+            self.data_bytes += len(record.value) - len(before.value)
+            if before.expires_at_ms:
+                self._due.remove(_due_key(before, key))
+        self._records.put(key, record)
+        if record.expires_at_ms:
+            self._due.put(_due_key(record, key), None)
+
+    def remove(self, key: bytes) -> None:
+        """Remove what is under a stored key.
+
+        :raises KeyError: when there is nothing.
+        """
+        record = self._records.get(key)
+        if record is None:
+            raise KeyError(key)
+        self._records.remove(key)
+        self.data_bytes -= len(key) + len(record.value)
+        if record.expires_at_ms:
+            self._due.remove(_due_key(record, key))
+
+    def items(self, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, Record]]:
+        """(stored key, record) in order, from *start* on, before *end*; also those that are due."""
+        return self._records.items(start, end)
+
+    def due(self, until_ms: int, limit: int) -> list[bytes]:
+        """Stored keys of records that are due at that log time, the longest due first."""
+        end = (until_ms + 1).to_bytes(9, "big")
+        return [due_key[9:] for due_key, _ in islice(self._due.items(end=end), limit)]
+
+    def next_due_ms(self) -> int | None:
+        """The log time at which the next record or session is due; may be past."""
+        times = [int.from_bytes(key[:9], "big") for key, _ in islice(self._due.items(), 1)]
+        session_ms = self.sessions.next_due_ms()
+        return min(times if session_ms is None else [*times, session_ms], default=None)
+
+    def freeze(self) -> View:
+        """The contents at this moment.
+
+        It takes a pointer for every few hundred keys and one for each session; what changes
+        afterwards is copied first, a leaf or a session at a time, once.
+        """
+        return View(
+            self.generation,
+            self.revision,
+            self.applied_index,
+            self.log_time_ms,
+            self.sessions.freeze(),
+            self._records.freeze(),
+        )
+
+
+def _due_key(record: Record, key: bytes) -> bytes:
+    # Nine bytes, since the end of a range can be one past the highest time.
+    return record.expires_at_ms.to_bytes(9, "big") + key

@@ -1,0 +1,83 @@
+"""A record: what is stored under a key, and its bytes in a store or a snapshot."""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import NamedTuple
+
+from kvtwist.core.partition import ABSENT, REVISION_MAX
+from kvtwist.core.state.fields import MalformedBytes, Reader, UnknownKind, checked_value, pack
+
+__all__ = ["ABSENT", "NEVER", "RECORD_FORMAT", "REVISION_MAX", "Record"]
+
+NEVER = 0
+"""The ``expires_at_ms`` of a record that stays."""
+
+RECORD_FORMAT = 1
+
+_HEADER = Struct(">BBQQQQ")
+_FIELDS = Struct(">BQQQQ")
+
+HEADER_BYTES = _HEADER.size
+
+
+class Record(NamedTuple):
+    """What is stored under a key. (A tuple: there may be millions, and they are made in C.)
+
+    :ivar version: the partition's revision when it was written.
+    :ivar created: the version at which the key was made; the same as *version* until it is written
+        again.
+    :ivar expires_at_ms: the log time from which on the record counts as absent; 0: never.
+    :ivar lease: 0: none. Nothing grants leases yet; there is room for them, since formats stay.
+    :ivar flags: eight bits; none has a meaning yet.
+
+    **Invariant:** 1 <= created <= version <= the partition's revision.
+    """
+
+    value: bytes
+    version: int
+    created: int
+    expires_at_ms: int = NEVER
+    lease: int = 0
+    flags: int = 0
+
+    def is_due(self, now_ms: int) -> bool:
+        """Whether the record counts as absent at this log time."""
+        return NEVER != self.expires_at_ms <= now_ms
+
+
+def encode_header(record: Record) -> bytes:
+    """All of the record but its value, which follows as it is."""
+    return pack(
+        _HEADER,
+        RECORD_FORMAT,
+        record.flags,
+        record.version,
+        record.created,
+        record.expires_at_ms,
+        record.lease,
+    )
+
+
+def encode_record(record: Record) -> bytes:
+    """The record's bytes.
+
+    :raises ValueError: when a field is out of bounds.
+    """
+    return encode_header(record) + checked_value(record.value)
+
+
+def decode_record(data: bytes, at: int = 0) -> Record:
+    """The record that *data* has from *at* to its end.
+
+    :raises MalformedBytes: when it is cut off or too long.
+    :raises UnknownKind: when a later release wrote it.
+    """
+    reader = Reader(data, at)
+    if (format := reader.byte()) != RECORD_FORMAT:
+        raise UnknownKind("a record", format, 0)
+    flags, version, created, expires_at_ms, lease = reader.fields(_FIELDS)
+    if not 1 <= created <= version <= REVISION_MAX:
+        raise MalformedBytes(f"a record of version {version}, created at {created}")
+    value = reader.value(len(data) - at - HEADER_BYTES)
+    return Record(value, version, created, expires_at_ms, lease, flags)
