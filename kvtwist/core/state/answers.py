@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Any, TypeAlias
 
-from kvtwist.core.state.fields import KIND, MalformedBytes, Reader, kind_of, pack
+from kvtwist.core.state.fields import KIND, MalformedBytes, Reader, pack, reader_of
 from kvtwist.core.state.outcomes import (
     Failure,
     Result,
@@ -225,9 +225,9 @@ def decode_answer(data: bytes) -> Answer:
     :raises UnknownKind: when a later release wrote them.
     :raises MalformedBytes: when they are no answer's encoding.
     """
-    kind = kind_of("an answer", data, _READ)
+    read = reader_of("an answer", data, _READ)
     reader = Reader(data, KIND.size)
-    answer = _READ[kind](reader)
+    answer = read(reader)
     reader.end()
     return answer
 
@@ -253,9 +253,9 @@ def _reader_of(answer: type[Any]) -> Callable[[Reader], Answer]:
     return lambda reader: answer(*reader.fields(layout))
 
 
-_READ: Mapping[tuple[int, int], Callable[[Reader], Answer]] = {
-    (1, 1): _read_written,
-    (2, 1): _read_not_written,
-    (3, 1): _read_expired,
-    **{(kind[0], kind[1]): _reader_of(answer) for answer, kind in _KIND_OF.items()},
+_READ: Mapping[bytes, Callable[[Reader], Answer]] = {
+    _WRITTEN: _read_written,
+    _NOT_WRITTEN: _read_not_written,
+    _EXPIRED_KIND: _read_expired,
+    **{kind: _reader_of(answer) for answer, kind in _KIND_OF.items()},
 }

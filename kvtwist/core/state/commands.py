@@ -24,8 +24,8 @@ from kvtwist.core.state.fields import (
     MalformedBytes,
     Reader,
     checked_key,
-    kind_of,
     pack,
+    reader_of,
 )
 from kvtwist.core.state.operations import Operation, encode_operation, read_operation
 
@@ -34,6 +34,10 @@ NO_SESSION = 0
 
 OPERATIONS_MAX = 128
 """Conditions, and operations, of one write: its work is bounded, and so is its kept answer."""
+
+
+EXPIRED_PER_ENTRY = 1024
+"""What one `Expire` removes at most, unless it says otherwise: some milliseconds of work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,7 @@ class Expire:
 
     stamp_ms: int
     until_ms: int
-    limit: int
+    limit: int = EXPIRED_PER_ENTRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +171,9 @@ def decode(data: bytes) -> Command:
     :raises UnknownKind: when a later release wrote them.
     :raises MalformedBytes: when they are no command's encoding.
     """
-    kind = kind_of("a command", data, _READ)
+    read = reader_of("a command", data, _READ)
     reader = Reader(data, KIND.size)
-    command = _READ[kind](reader)
+    command = read(reader)
     reader.end()
     return command
 
@@ -207,7 +211,9 @@ def _read_write(reader: Reader) -> Write:
     )
     if condition_count > OPERATIONS_MAX or operation_count > OPERATIONS_MAX:
         raise MalformedBytes(f"{condition_count} conditions and {operation_count} operations")
-    conditions = tuple([_read_condition(reader) for _ in range(condition_count)])
+    conditions: tuple[Condition, ...] = ()
+    if condition_count:
+        conditions = tuple([_read_condition(reader) for _ in range(condition_count)])
     operations = tuple([read_operation(reader) for _ in range(operation_count)])
     return Write(stamp_ms, generation, session, seq, lowest, operations, conditions, keyspace)
 
@@ -224,11 +230,11 @@ def _read_generation(reader: Reader) -> SetGeneration:
     return command
 
 
-_READ: Mapping[tuple[int, int], Callable[[Reader], Command]] = {
-    (1, 1): _read_write,
-    (2, 1): lambda reader: OpenSession(*reader.fields(_THREE)),
-    (3, 1): lambda reader: CloseSession(*reader.fields(_THREE)),
-    (4, 1): lambda reader: Expire(*reader.fields(_EXPIRE)),
-    (5, 1): lambda reader: Advance(*reader.fields(_ADVANCE)),
-    (6, 1): _read_generation,
+_READ: Mapping[bytes, Callable[[Reader], Command]] = {
+    _WRITE_KIND: _read_write,
+    _OPEN_KIND: lambda reader: OpenSession(*reader.fields(_THREE)),
+    _CLOSE_KIND: lambda reader: CloseSession(*reader.fields(_THREE)),
+    _EXPIRE_KIND: lambda reader: Expire(*reader.fields(_EXPIRE)),
+    _ADVANCE_KIND: lambda reader: Advance(*reader.fields(_ADVANCE)),
+    _GENERATION_KIND: _read_generation,
 }

@@ -62,7 +62,7 @@ class Contents:
         self.sessions = Sessions()
         self.data_bytes = 0
         self._records: Ordered[Record] = Ordered()
-        self._due: Ordered[None] = Ordered()
+        self._due: Ordered[bool] = Ordered()
 
     @property
     def key_count(self) -> int:
@@ -86,26 +86,22 @@ class Contents:
 
     def put(self, key: bytes, record: Record) -> None:
         """Put *record* under a stored key."""
-        before = self._records.get(key)
+        before = self._records.put(key, record)
         if before is None:
             self.data_bytes += len(key) + len(record.value)
         else:
             self.data_bytes += len(record.value) - len(before.value)
             if before.expires_at_ms:
                 self._due.remove(_due_key(before, key))
-        self._records.put(key, record)
         if record.expires_at_ms:
-            self._due.put(_due_key(record, key), None)
+            self._due.put(_due_key(record, key), True)
 
     def remove(self, key: bytes) -> None:
         """Remove what is under a stored key.
 
         :raises KeyError: when there is nothing.
         """
-        record = self._records.get(key)
-        if record is None:
-            raise KeyError(key)
-        self._records.remove(key)
+        record = self._records.remove(key)
         self.data_bytes -= len(key) + len(record.value)
         if record.expires_at_ms:
             self._due.remove(_due_key(record, key))

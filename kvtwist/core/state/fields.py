@@ -10,15 +10,17 @@ Two things can be wrong with bytes, and a replica that meets either in a committ
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Mapping
 from struct import Struct, error
-from typing import Any
+from typing import Any, TypeVar
 
 KEY_BYTES_MAX = (1 << 16) - 1
 """The longest key that the formats have room for; nodes are set to take less."""
 
 VALUE_BYTES_MAX = 1 << 30
 """The longest value that the formats have room for; nodes are set to take less."""
+
+T = TypeVar("T")
 
 U64_MAX = (1 << 64) - 1
 
@@ -127,15 +129,17 @@ class Reader:
             raise MalformedBytes(f"{len(self._data) - self._at} bytes too many")
 
 
-def kind_of(what: str, data: bytes, known: Container[tuple[int, int]]) -> tuple[int, int]:
-    """The kind and version of *data*, which are in *known*.
+def reader_of(
+    what: str, data: bytes, known: Mapping[bytes, Callable[[Reader], T]]
+) -> Callable[[Reader], T]:
+    """What reads the fields of *data*, by its kind and version.
 
     :raises MalformedBytes: when there are not even these.
     :raises UnknownKind: when they are not known.
     """
-    if len(data) < KIND.size:
-        raise MalformedBytes(f"{what} of {len(data)} bytes")
-    kind, version = data[0], data[1]
-    if (kind, version) not in known:
-        raise UnknownKind(what, kind, version)
-    return kind, version
+    read = known.get(data[: KIND.size])
+    if read is None:
+        if len(data) < KIND.size:
+            raise MalformedBytes(f"{what} of {len(data)} bytes")
+        raise UnknownKind(what, data[0], data[1])
+    return read

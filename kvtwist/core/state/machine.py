@@ -54,7 +54,7 @@ from kvtwist.core.state.commands import (
 )
 from kvtwist.core.state.contents import KEYSPACE_BYTES, Contents, stored_key
 from kvtwist.core.state.operations import mismatch, perform
-from kvtwist.core.state.outcomes import Changed, Counted, Failure, Found, Result, Unchanged
+from kvtwist.core.state.outcomes import FAILURES, Failure, Result
 from kvtwist.core.state.records import REVISION_MAX, Record
 from kvtwist.core.state.sessions import Session, kept
 from kvtwist.core.state.snapshot import Snapshot
@@ -126,7 +126,7 @@ class StateMachine:
         """All operations, or none."""
         contents = self._contents
         keyspace, now_ms, revision = write.keyspace, contents.log_time_ms, contents.revision
-        if failures := self._unmet(write):
+        if write.conditions and (failures := self._unmet(write)):
             return NotWritten(failures)
         # A later operation sees the earlier ones here; the records do, when all have succeeded.
         changes: dict[bytes, Record | None] = {}
@@ -135,7 +135,7 @@ class StateMachine:
             key = stored_key(keyspace, operation.key)
             seen = changes[key] if key in changes else contents.get(key)
             outcome, is_change, record = perform(operation, index, seen, revision + 1, now_ms)
-            if not isinstance(outcome, Changed | Unchanged | Counted | Found):
+            if isinstance(outcome, FAILURES):
                 return NotWritten((outcome,))
             if is_change:
                 revision += 1

@@ -1,4 +1,4 @@
-"""A map whose keys are bytes in byte order, and which can be frozen at once.
+"""A map whose keys are bytes in byte order, and which can be frozen at once. No value is ``None``.
 
 Two levels: leaves of at most `LEAF_KEYS_MAX` keys each, which are plain dictionaries, and the first
 key of each leaf's range in a sorted list. To find a key is a bisection and a look-up, in C. A leaf
@@ -66,29 +66,30 @@ class Ordered(Generic[V]):
         """What is under *key*, or ``None``."""
         return self._leaves[bisect_right(self._firsts, key) - 1].get(key)
 
-    def put(self, key: bytes, value: V) -> None:
-        """Put *value* under *key*."""
+    def put(self, key: bytes, value: V) -> V | None:
+        """Put *value* under *key*; what was there before, or ``None``."""
         place = bisect_right(self._firsts, key) - 1
         leaf = self._leaves[place] if self._made[place] == self._epoch else self._thaw(place)
-        before = len(leaf)
+        before = leaf.get(key)
         leaf[key] = value
-        after = len(leaf)
-        if after != before:
+        if before is None:
             self._count += 1
-            if after > LEAF_KEYS_MAX:
+            if len(leaf) > LEAF_KEYS_MAX:
                 self._split(place, key)
+        return before
 
-    def remove(self, key: bytes) -> None:
-        """Remove *key*.
+    def remove(self, key: bytes) -> V:
+        """Remove *key*; what was there.
 
-        :raises KeyError: when it is not there.
+        :raises KeyError: when there was nothing.
         """
         place = bisect_right(self._firsts, key) - 1
         leaf = self._leaves[place] if self._made[place] == self._epoch else self._thaw(place)
-        del leaf[key]
+        value = leaf.pop(key)
         self._count -= 1
         if len(leaf) < LEAF_KEYS_MIN:
             self._merge(place)
+        return value
 
     def items(self, start: bytes = b"", end: bytes | None = None) -> Iterator[tuple[bytes, V]]:
         """(key, value) from *start* on, before *end*. The map must not change meanwhile."""

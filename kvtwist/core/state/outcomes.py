@@ -104,6 +104,9 @@ Result: TypeAlias = Changed | Unchanged | Counted | Found
 Failure: TypeAlias = Mismatch | NotANumber | OutOfRange
 Outcome: TypeAlias = Result | Failure
 
+FAILURES = (Mismatch, NotANumber, OutOfRange)
+_VALUED = (Found, Mismatch)
+
 _Part = TypeVar("_Part", Changed | Unchanged | Counted | Found, Mismatch | NotANumber | OutOfRange)
 
 _CHANGED = Struct(">Q")
@@ -117,10 +120,9 @@ _LENGTH = Struct(">I")
 def without_values(parts: tuple[_Part, ...]) -> tuple[_Part, ...]:
     """The same, without what may be large; the very same, if there is no such thing."""
     for part in parts:
-        if isinstance(part, Found | Mismatch) and part.value is not None:
+        if isinstance(part, _VALUED) and part.value is not None:
             return tuple(
-                replace(each, value=None) if isinstance(each, Found | Mismatch) else each
-                for each in parts
+                replace(each, value=None) if isinstance(each, _VALUED) else each for each in parts
             )
     return parts
 
