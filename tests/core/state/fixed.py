@@ -49,7 +49,7 @@ def commands() -> Iterator[Command]:
                     stamp_ms,
                     generation - random.randrange(20) // 19,
                     random.choice(opened[-8:]),
-                    index + random.randrange(3),
+                    index - random.randrange(min(index, 300)),
                     max(0, index - random.randrange(900)),
                     tuple(_operation(random) for _ in range(random.randrange(1, 4))),
                     tuple(_condition(random) for _ in range(random.randrange(20) // 19)),
