@@ -6,8 +6,7 @@ retries safe. `contents` is all that is held, on `ordered`; `snapshot` is that a
 `logtime` is the leader's clock. `records` and `fields` are the rest of the formats.
 
 **Beside `kvtwist.core.partition`.** That is the partition of a cluster in memory that keeps one
-copy: no log, so no sessions, no log time, no snapshots, and it costs a third of a microsecond where
-an entry costs several. What put, delete and compare-and-set do is the same in both, and a test
-holds them to it. When partitions in memory are replicated too, their nodes drive this one, and the
-other goes.
+copy: no log, so no sessions, no log time, no snapshots, and a put there costs a tenth of an entry
+here. What put, delete and compare-and-set do is the same in both, and a test holds them to it. When
+partitions in memory are replicated too, their nodes drive this one, and the other goes.
 """

@@ -30,7 +30,10 @@ class View(NamedTuple):
 
 
 class Contents:
-    """The contents of one partition.
+    """The contents of one partition, in memory.
+
+    A store on a disk will take the place of ``_records`` and ``_due``, whose keys are made for it;
+    what changes them is only `put` and `remove`.
 
     :ivar generation: of the partition's membership.
     :ivar revision: how many changes there were, and where they were counted from.
@@ -73,7 +76,7 @@ class Contents:
         """What is under a stored key at the log time."""
         record = self._records.get(key)
         # Due is due at once, on every replica at the same entry, removed or not.
-        if record is None or (record[3] and record.is_due(self.log_time_ms)):
+        if record is None or (record.expires_at_ms and record.is_due(self.log_time_ms)):
             return None
         return record
 

@@ -5,6 +5,8 @@ carries a stamp, and the machine keeps the highest. Wall clocks take no part in 
 a leader does not count: nothing expires because nobody was there to renew it.
 
 In: the leader's monotonic clock, in seconds, and the log time of what it has applied. Out: stamps.
+When nobody writes, log time stands: the leader proposes an `Expire` once its stamp has come to the
+state machine's ``next_due_ms``.
 """
 
 from __future__ import annotations

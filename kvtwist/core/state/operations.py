@@ -105,7 +105,9 @@ def mismatch(index: int, expected: int, seen: Record | None) -> Mismatch | None:
     """Why a condition on a version does not hold, if it does not."""
     if (ABSENT if seen is None else seen.version) == expected:
         return None
-    return Mismatch(index, ABSENT, None) if seen is None else Mismatch(index, seen[1], seen[0])
+    if seen is None:
+        return Mismatch(index, ABSENT, None)
+    return Mismatch(index, seen.version, seen.value)
 
 
 def perform(

@@ -123,6 +123,7 @@ def _session_pieces(session: Session) -> Iterator[bytes]:
 
 def _cut(pieces: Iterator[bytes], chunk_bytes: int) -> Iterator[bytes]:
     """The pieces joined to chunks of *chunk_bytes*; the last one may be shorter."""
+    assert chunk_bytes >= 1, chunk_bytes
     gathered: list[bytes | memoryview] = []
     room = chunk_bytes
     for piece in pieces:
