@@ -22,7 +22,7 @@ HEADER_BYTES = _HEADER.size
 
 
 class Record(NamedTuple):
-    """What is stored under a key. (A tuple: there may be millions, and they are made in C.)
+    """What is stored under a key. (A named tuple: it is made for each read and write.)
 
     :ivar version: the partition's revision when it was written.
     :ivar created: the version at which the key was made; the same as *version* until it is written

@@ -41,6 +41,7 @@ from kvtwist.core.state.fields import (
 from kvtwist.core.state.records import (
     HEADER_BYTES,
     REVISION_MAX,
+    Record,
     decode_record,
     encode_header,
 )
@@ -106,7 +107,8 @@ class Snapshot:
         )
         for session in view.sessions:
             yield from _session_pieces(session)
-        for key, record in view.records:
+        for key, stored in view.records:
+            record = Record._make(stored)
             yield _LENGTHS.pack(len(key), HEADER_BYTES + len(record.value)) + key
             yield encode_header(record)
             yield record.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -120,6 +121,15 @@ class EntryTests(SynchronousTestCase):
         list(self.machine.snapshot().chunks())
         self.assertEqual(self.machine.digest(), before)
         self.assertEqual(self.machine.key_count, 2)
+
+    def test_records_are_no_work_for_the_collector(self) -> None:
+        """Else a full collection with a million keys would hold up the node for most of a second:
+        longer than it takes the others to think that it is dead."""
+        self.machine.do(*[Put(b"%d" % number, b"x") for number in range(100)])
+        gc.collect()
+        leaves = self.machine._contents._records.freeze()._leaves
+        self.assertEqual(sum(map(len, leaves)), 100)
+        self.assertFalse(any(gc.is_tracked(stored) for leaf in leaves for stored in leaf.values()))
 
     def test_large_value_is_kept_as_it_is(self) -> None:
         """A value of the largest size goes through an entry whole."""
