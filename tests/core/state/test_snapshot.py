@@ -105,8 +105,11 @@ class SnapshotTests(SynchronousTestCase):
     def test_too_long(self) -> None:
         """Nor one with something behind its end, whether in the same chunk or in another."""
         stream = stream_of(full())
-        self.assertRaises(MalformedBytes, restore, [stream + b"\0"])
-        self.assertRaises(MalformedBytes, restore, [stream, b"\0"])
+        restoring = Restore()
+        self.assertRaises(MalformedBytes, restoring.feed, stream + b"\0")
+        restoring = Restore()
+        restoring.feed(stream)
+        self.assertRaises(MalformedBytes, restoring.feed, b"\0")
         restore([stream, b""])
 
     def test_later_release(self) -> None:
