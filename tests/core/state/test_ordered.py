@@ -66,7 +66,11 @@ class ShapeTests(SynchronousTestCase):
 
     def leaves(self, tree: Ordered[int]) -> list[int]:
         """How many keys each leaf has."""
-        return [len(leaf) for leaf in tree.freeze()._leaves]
+        return self.leaves_of(tree.freeze())
+
+    def leaves_of(self, view: Frozen[int]) -> list[int]:
+        """The same, of a view."""
+        return [len(leaf) for leaf in view._leaves]
 
     def test_leaves_stay_small(self) -> None:
         """Else a change after a freeze would copy everything at once, and stall the node."""
@@ -87,3 +91,19 @@ class ShapeTests(SynchronousTestCase):
         for number in range(10 * ordered.LEAF_KEYS_MAX):
             tree.put(b"%06d" % number, number)
         self.assertEqual(self.leaves(tree), [ordered.LEAF_KEYS_MAX] * 10)
+
+    def test_view_outlives_the_leaves_before_it(self) -> None:
+        """A leaf that moves into the place of an emptied one is still the frozen view's too."""
+        for emptied in range(4):
+            tree: Ordered[int] = Ordered()
+            for number in range(4 * ordered.LEAF_KEYS_MAX):
+                tree.put(b"%06d" % number, number)
+            expected = list(tree.items())
+            view = tree.freeze()
+            first = emptied * ordered.LEAF_KEYS_MAX
+            for number in range(first, first + ordered.LEAF_KEYS_MAX):
+                tree.remove(b"%06d" % number)
+            self.assertEqual(self.leaves_of(view), [ordered.LEAF_KEYS_MAX] * 4)
+            for number in range(4 * ordered.LEAF_KEYS_MAX):
+                tree.put(b"%06d" % number, -1)
+            self.assertEqual(list(view), expected)
