@@ -15,11 +15,13 @@
         +-- UnknownSession      never opened, closed, or expired
         +-- BelowMark           the session has said that this seq was answered
         +-- BeyondWindow        too far above the session's lowest unanswered seq
+        +-- TooManyAnswers      kept for all sessions together: it would be applied later
         +-- TooManySessions
 
 `Refused` speaks of this entry. A retry that is refused says nothing about the attempts before it:
 of `UnknownSession`, `BelowMark` and `BeyondWindow` the client makes "unknown" (C6); after
-`WrongGeneration` it sends the same seq again, for the generation named.
+`WrongGeneration` it sends the same seq again, for the generation named, and after `TooManyAnswers`
+later.
 """
 
 from __future__ import annotations
@@ -143,6 +145,16 @@ class BeyondWindow:
 
 
 @dataclass(frozen=True, slots=True)
+class TooManyAnswers:
+    """The partition keeps as many answers as it may, of all sessions together.
+
+    :ivar limit: how many (`kvtwist.core.state.sessions.KEPT_MAX`).
+    """
+
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class TooManySessions:
     """The partition has as many sessions as it may.
 
@@ -155,7 +167,9 @@ class TooManySessions:
 WriteAnswer: TypeAlias = Written | NotWritten
 """What is kept for a retry."""
 
-Refused: TypeAlias = WrongGeneration | UnknownSession | BelowMark | BeyondWindow | TooManySessions
+Refused: TypeAlias = (
+    WrongGeneration | UnknownSession | BelowMark | BeyondWindow | TooManyAnswers | TooManySessions
+)
 
 Answer: TypeAlias = (
     WriteAnswer | SessionOpened | SessionClosed | Expired | Advanced | GenerationSet | Refused
@@ -182,6 +196,7 @@ _NUMBERS: Mapping[type[Answer], Struct] = {
     BelowMark: _TWO,
     BeyondWindow: _TWO,
     TooManySessions: _ONE,
+    TooManyAnswers: _ONE,
 }
 _KIND_OF: Mapping[type[Answer], bytes] = {
     SessionOpened: KIND.pack(4, 1),
@@ -193,6 +208,7 @@ _KIND_OF: Mapping[type[Answer], bytes] = {
     BelowMark: KIND.pack(18, 1),
     BeyondWindow: KIND.pack(19, 1),
     TooManySessions: KIND.pack(20, 1),
+    TooManyAnswers: KIND.pack(21, 1),
 }
 
 

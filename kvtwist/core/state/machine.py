@@ -56,7 +56,7 @@ from kvtwist.core.state.contents import KEYSPACE_BYTES, Contents, stored_key
 from kvtwist.core.state.operations import mismatch, perform
 from kvtwist.core.state.outcomes import FAILURES, Failure, Result
 from kvtwist.core.state.records import REVISION_MAX, Record
-from kvtwist.core.state.sessions import Session, kept
+from kvtwist.core.state.sessions import Session
 from kvtwist.core.state.snapshot import Snapshot
 
 SCAN_DUE_MAX = 1024
@@ -119,7 +119,7 @@ class StateMachine:
         if not isinstance(admitted, Session):
             return admitted
         answer = self._carry_out(write)
-        admitted.answers[write.seq] = kept(answer)
+        contents.sessions.keep(admitted, write.seq, answer)
         return answer
 
     def _carry_out(self, write: Write) -> WriteAnswer:

@@ -14,7 +14,7 @@ node's socket for longer than the session lived (C6).
 Rule 3: nothing but the log ends a session, and no replica's own settings matter (R17): how long
 it may be idle stands in the entry that opened it, the bounds stand here.
 
-Bounds: `SESSIONS_MAX` sessions; `ANSWERS_MAX` answers of each, without values.
+Bounds: `SESSIONS_MAX` sessions; `ANSWERS_MAX` answers of each, without values; `KEPT_MAX` of all.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from kvtwist.core.state.answers import (
     BelowMark,
     BeyondWindow,
     NotWritten,
+    TooManyAnswers,
     TooManySessions,
     UnknownSession,
     WriteAnswer,
@@ -37,6 +38,9 @@ ANSWERS_MAX = 1024
 """Answers that one session keeps, which is how far a seq may be above the mark."""
 
 SESSIONS_MAX = 4096
+
+KEPT_MAX = 1 << 20
+"""Answers that all sessions keep together, and the parts that they are made of: some 150 MB."""
 
 IDLE_MS_MAX = 24 * 3600 * 1000
 """However long a session asks to live without writing."""
@@ -67,18 +71,24 @@ class Session:
         self.epoch = epoch
         self.answers: dict[int, WriteAnswer] = {}
 
-    def raise_mark(self, mark: int) -> None:
-        """Forget the answers below *mark*; marks never fall."""
+    def raise_mark(self, mark: int) -> int:
+        """Forget the answers below *mark*, which never falls; the weight of what was forgotten."""
         if mark <= self.mark:
-            return
-        # A client may skip any number of seqs, so count what there is, not what there could be.
-        if mark - self.mark <= len(self.answers):
-            for seq in range(self.mark, mark):
-                self.answers.pop(seq, None)
-        else:
-            for seq in [seq for seq in self.answers if seq < mark]:
-                del self.answers[seq]
+            return 0
+        # A client may skip any number of seqs, so walk through what there is, if that is less.
+        skipped = range(self.mark, mark)
+        below = skipped if mark - self.mark <= len(self.answers) else list(self.answers)
+        forgotten = 0
+        for seq in below:
+            if seq < mark and (answer := self.answers.pop(seq, None)):
+                forgotten += weight(answer)
         self.mark = mark
+        return forgotten
+
+    @property
+    def weight(self) -> int:
+        """Of all its answers."""
+        return sum(map(weight, self.answers.values()))
 
     def copy(self, epoch: int) -> Session:
         """One of our own, in place of one that a frozen view has."""
@@ -90,14 +100,17 @@ class Session:
 class Sessions:
     """The sessions of a partition.
 
-    **Invariant:** a session whose epoch is not `_epoch` is never changed: a frozen view has it.
+    **Invariant:** a session whose epoch is not ``_epoch`` is never changed: a frozen view has it.
+
+    **Invariant:** ``_kept`` is the weight of all sessions.
     """
 
-    __slots__ = ("_epoch", "_sessions")
+    __slots__ = ("_epoch", "_kept", "_sessions")
 
     def __init__(self, sessions: Iterable[Session] = ()) -> None:
         self._epoch = 0
         self._sessions = {session.id: session for session in sessions}
+        self._kept = sum(session.weight for session in self._sessions.values())
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -115,12 +128,12 @@ class Sessions:
         session = self._sessions.get(id)
         if session is None or session.expires_at_ms <= now_ms:
             return UnknownSession(id)
-        del self._sessions[id]
+        self.remove([session])
         return None
 
     def admit(
         self, id: int, seq: int, lowest_unanswered: int, now_ms: int
-    ) -> Session | WriteAnswer | UnknownSession | BelowMark | BeyondWindow:
+    ) -> Session | WriteAnswer | UnknownSession | BelowMark | BeyondWindow | TooManyAnswers:
         """The session, if the write is to be applied; else its answer.
 
         Whatever the answer, the session was used, and knows the mark.
@@ -132,14 +145,21 @@ class Sessions:
         if session.epoch != self._epoch:
             session = self._sessions[id] = session.copy(self._epoch)
         session.expires_at_ms = _end(now_ms, session.idle_ms)
-        session.raise_mark(lowest_unanswered)
+        self._kept -= session.raise_mark(lowest_unanswered)
         if seq < session.mark:
             return BelowMark(seq, session.mark)
         if answer := session.answers.get(seq):
             return answer
         if seq >= session.mark + ANSWERS_MAX:
             return BeyondWindow(seq, session.mark)
+        if self._kept >= KEPT_MAX:
+            return TooManyAnswers(KEPT_MAX)
         return session
+
+    def keep(self, session: Session, seq: int, answer: WriteAnswer) -> None:
+        """Remember the answer to a write that was admitted."""
+        answer = session.answers[seq] = without_values_of(answer)
+        self._kept += weight(answer)
 
     def due(self, until_ms: int) -> list[Session]:
         """The sessions that are due at that log time, the longest due first."""
@@ -152,6 +172,7 @@ class Sessions:
         """End these."""
         for session in sessions:
             del self._sessions[session.id]
+            self._kept -= session.weight
 
     def next_due_ms(self) -> int | None:
         """The log time at which the next one is due."""
@@ -163,13 +184,18 @@ class Sessions:
         return [self._sessions[id] for id in sorted(self._sessions)]
 
 
-def kept(answer: WriteAnswer) -> WriteAnswer:
+def without_values_of(answer: WriteAnswer) -> WriteAnswer:
     """What is kept of *answer*: all but values, which may be large."""
     if isinstance(answer, Written):
         results = without_values(answer.results)
         return answer if results is answer.results else Written(results)
     failures = without_values(answer.failures)
     return answer if failures is answer.failures else NotWritten(failures)
+
+
+def weight(answer: WriteAnswer) -> int:
+    """What an answer counts of `KEPT_MAX`: one, and one for each of its parts."""
+    return 1 + len(answer.results if isinstance(answer, Written) else answer.failures)
 
 
 def _end(now_ms: int, idle_ms: int) -> int:

@@ -18,6 +18,7 @@ from kvtwist.core.state.answers import (
     NotWritten,
     SessionClosed,
     SessionOpened,
+    TooManyAnswers,
     TooManySessions,
     UnknownSession,
     Written,
@@ -76,11 +77,14 @@ class Model:
     :ivar applied: every (session, seq) that was ever applied.
     """
 
-    def __init__(self, generation: int, revision: int, answers_max: int, sessions_max: int) -> None:
+    def __init__(
+        self, generation: int, revision: int, answers_max: int, sessions_max: int, kept_max: int
+    ) -> None:
         self.generation = generation
         self.revision = revision
         self.answers_max = answers_max
         self.sessions_max = sessions_max
+        self.kept_max = kept_max
         self.index = 0
         self.now = 0
         self.records: dict[tuple[int, bytes], ModelRecord] = {}
@@ -139,9 +143,23 @@ class Model:
             return valueless(session.answered[seq])
         if seq - session.mark >= self.answers_max:
             return BeyondWindow(seq, session.mark)
+        if self.kept() >= self.kept_max:
+            return TooManyAnswers(self.kept_max)
         self.applied.append((write.session, seq))
         session.answered[seq] = self.carry_out(write)
         return session.answered[seq]
+
+    def kept(self) -> int:
+        """All answers that somebody may still ask for, and their parts."""
+        answers = [
+            answer
+            for session in self.sessions.values()
+            for seq, answer in session.answered.items()
+            if seq >= session.mark
+        ]
+        parts = [answer.results for answer in answers if isinstance(answer, Written)]
+        failures = [answer.failures for answer in answers if isinstance(answer, NotWritten)]
+        return len(answers) + sum(map(len, parts)) + sum(map(len, failures))
 
     def carry_out(self, write: Write) -> Answer:
         """All of it, or none of it."""

@@ -14,6 +14,7 @@ from kvtwist.core.state.answers import (
     NotWritten,
     SessionClosed,
     SessionOpened,
+    TooManyAnswers,
     TooManySessions,
     UnknownSession,
     Written,
@@ -102,4 +103,5 @@ answers: st.SearchStrategy[Answer] = st.one_of(
     st.builds(BelowMark, u64, u64),
     st.builds(BeyondWindow, u64, u64),
     st.builds(TooManySessions, u64),
+    st.builds(TooManyAnswers, u64),
 )

@@ -19,6 +19,7 @@ from kvtwist.core.state.answers import (
     NotWritten,
     SessionClosed,
     SessionOpened,
+    TooManyAnswers,
     TooManySessions,
     UnknownSession,
     Written,
@@ -93,6 +94,7 @@ ANSWERS = {
     BelowMark(1, 2): "1201 0000000000000001 0000000000000002",
     BeyondWindow(1, 2): "1301 0000000000000001 0000000000000002",
     TooManySessions(1): "1401 0000000000000001",
+    TooManyAnswers(1): "1501 0000000000000001",
 }
 RECORDS = {
     Record(b"v", 2, 1, 3, 4, 5): "01 05 0000000000000002 0000000000000001 0000000000000003"
@@ -236,6 +238,18 @@ class EncodingTests(SynchronousTestCase):
             self.assertRaises(ValueError, encode, command)
         at_most = Write(0, 0, 0, 0, 0, (Get(long[1:]), *many[2:]))
         self.assertEqual(decode(encode(at_most)), at_most)
+
+    def test_too_many_parts(self) -> None:
+        """An entry with more operations than are allowed is malformed: its work has no bound."""
+        data = bytearray(encode(Write(0, 0, 0, 0, 0, (Get(b""),) * OPERATIONS_MAX)))
+        at = data.index(bytes([0, OPERATIONS_MAX, 6]))
+        for parts in (data[:at] + b"\0\x81", data[:at] + b"\x81\0"):
+            self.assertRaisesRegex(MalformedBytes, "129", decode, bytes(parts + data[at + 2 :]))
+
+    def test_impossible_records(self) -> None:
+        """A record that no partition can have written is damaged."""
+        for record in (Record(b"", 1, 2), Record(b"", 1, 0), Record(b"", 2**63, 1)):
+            self.assertRaises(MalformedBytes, decode_record, encode_record(record))
 
     def test_generation_must_grow(self) -> None:
         """An entry that would set the generation back is malformed, not applied."""

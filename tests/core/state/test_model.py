@@ -28,6 +28,7 @@ from kvtwist.core.state.answers import (
     BeyondWindow,
     NotWritten,
     SessionOpened,
+    TooManyAnswers,
     TooManySessions,
     UnknownSession,
     Written,
@@ -52,7 +53,7 @@ from tests.core.state.machines import GENERATION, new
 from tests.core.state.model import Model
 
 FIRST_REVISION = 3
-ANSWERS_MAX, SESSIONS_MAX = 3, 4
+ANSWERS_MAX, SESSIONS_MAX, KEPT_MAX = 3, 4, 5
 KEYS = [b"", b"a", b"a\0", b"b", b"\xff"]
 
 keys = st.sampled_from(KEYS)
@@ -86,7 +87,7 @@ class Replicas(RuleBasedStateMachine):
         super().__init__()
         self.steady = new(FIRST_REVISION)
         self.reborn = new(FIRST_REVISION)
-        self.model = Model(GENERATION, FIRST_REVISION, ANSWERS_MAX, SESSIONS_MAX)
+        self.model = Model(GENERATION, FIRST_REVISION, ANSWERS_MAX, SESSIONS_MAX, KEPT_MAX)
         self.opened: list[int] = []
         self.seqs: Counter[int] = Counter()
         self.sent: list[Write] = []
@@ -173,6 +174,17 @@ class Replicas(RuleBasedStateMachine):
         )
         self.sent.append(write)
         self.feed(write)
+
+    @rule(batch=batches)
+    def burst(self, batch: tuple[Operation, ...]) -> None:
+        """All clients write, and none has been answered."""
+        for session in list(self.model.sessions):
+            self.seqs[session] += 1
+            seq, mark = self.seqs[session], self.model.sessions[session].mark
+            batch = tuple(map(self.near, batch))
+            write = Write(self.model.now, self.model.generation, session, seq, mark, batch)
+            self.sent.append(write)
+            self.feed(write)
 
     @precondition(lambda self: self.sent)
     @rule(which=st.integers(0, 1000), is_recent=st.booleans(), is_routed_anew=st.booleans())
@@ -308,6 +320,7 @@ class ModelTests(SynchronousTestCase):
         on every replica, and a write that is sent twice is applied once (C2, C6, R13, R17)."""
         self.patch(sessions, "ANSWERS_MAX", ANSWERS_MAX)
         self.patch(sessions, "SESSIONS_MAX", SESSIONS_MAX)
+        self.patch(sessions, "KEPT_MAX", KEPT_MAX)
         self.patch(ordered, "LEAF_KEYS_MAX", 2)
         self.patch(ordered, "LEAF_KEYS_MIN", 1)
         Replicas.met.clear()
@@ -321,6 +334,7 @@ class ModelTests(SynchronousTestCase):
             BeyondWindow,
             UnknownSession,
             WrongGeneration,
+            TooManyAnswers,
             TooManySessions,
         ):
             self.assertGreater(Replicas.met[answer], 0, f"{answer.__name__} was not met (X1)")

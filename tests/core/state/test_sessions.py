@@ -13,6 +13,7 @@ from kvtwist.core.state.answers import (
     NotWritten,
     SessionClosed,
     SessionOpened,
+    TooManyAnswers,
     TooManySessions,
     UnknownSession,
     Written,
@@ -190,6 +191,35 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(answer, Written((Changed(1),)))
         self.machine.feed(CloseSession(0, GENERATION, self.session))
         self.assertIsInstance(self.machine.feed(open_one_more), SessionOpened)
+
+    def test_too_many_answers(self) -> None:
+        """Answers are bounded for all clients together: a thousand that never say what they have
+        cost no more memory than was meant. Who waits is served when others have said it, or are
+        gone; and on a restored replica as well."""
+        self.patch(sessions, "KEPT_MAX", 6)
+        other = self.machine.open(idle_ms=1000)
+        for seq in (1, 2):
+            self.machine.write(self.session, seq, 1, Increment(b"n"), stamp_ms=seq)
+        self.machine.write(other, 1, 1, Put(b"a", b"", version=9))
+        self.remember()
+        self.machine = self.machine.reborn()
+        write = (other, 2, 1, Increment(b"n"))
+        self.assert_refused(self.machine.write(*write), TooManyAnswers(6))
+        self.assertIsInstance(self.machine.write(self.session, 1, 1, Get(b"n")), Written)
+        self.machine.write(self.session, 2, 2, Get(b"n"))
+        self.assertEqual(self.machine.write(*write), Written((Counted(3, 3),)))
+        self.assertEqual(self.machine.write(self.session, 3, 2, Get(b"n")), TooManyAnswers(6))
+        self.machine.feed(CloseSession(0, GENERATION, other))
+        for seq in (3, 4):
+            answer = self.machine.write(self.session, seq, 2, Get(b"n"))
+            self.assertEqual(answer, Written((Found(3, b"3"),)))
+        self.assertEqual(self.machine.write(self.session, 5, 2, Get(b"n")), TooManyAnswers(6))
+        late = self.machine.open(idle_ms=1000)
+        self.machine.pass_to(1001)
+        self.assertEqual(self.machine.write(late, 1, 1, Get(b"n")), TooManyAnswers(6))
+        self.machine.pass_to(1002)
+        self.machine.feed(Expire(1002, 1002))
+        self.assertEqual(self.machine.write(late, 1, 1, Get(b"n")), Written((Found(3, b"3"),)))
 
     def test_snapshot_keeps_sessions(self) -> None:
         """R13, C2: a retry that reaches a replica restored from a snapshot is still a retry."""
