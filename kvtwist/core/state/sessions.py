@@ -40,7 +40,7 @@ ANSWERS_MAX = 1024
 SESSIONS_MAX = 4096
 
 KEPT_MAX = 1 << 20
-"""Answers that all sessions keep together, and the parts that they are made of: 130 MB at most, measured."""
+"""Answers that all sessions keep together, and the parts that they are made of: 130 MB at most."""
 
 IDLE_MS_MAX = 24 * 3600 * 1000
 """However long a session asks to live without writing."""
