@@ -149,6 +149,8 @@ def propose(state: State, leading: Leading, payloads: Sequence[bytes]) -> Propos
     """Append proposals, all or none."""
     if leading.transfer_to != NOBODY:
         return Dropped(Reason.TRANSFER, leading.transfer_to)
+    if not state.is_voter:
+        return Dropped(Reason.LEAVING, NOBODY)
     size_bytes = sum(map(len, payloads)) + ENTRY_OVERHEAD_BYTES * len(payloads)
     is_over = leading.uncommitted_bytes + size_bytes > state.settings.uncommitted_bytes_max
     if is_over and state.log.commit_index < state.log.last_index:

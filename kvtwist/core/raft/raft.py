@@ -205,11 +205,13 @@ class Raft:
     def suspect(self) -> None:
         """The leader's node is silent: do not wait for the shortest election timeout again.
 
-        Also the only thing that wakes a silent follower when its leader is gone.
+        Also the only thing that wakes a silent follower when its leader is gone. With leases it
+        does nothing but that: this replica may have been counted on for one just now, and to
+        suspect is not to know (R6, W1).
         """
         state = self._state
         state.is_quiescent = False
-        if state.role is Role.FOLLOWER:
+        if state.role is Role.FOLLOWER and not state.settings.lease_reads:
             base = state.settings.election_timeout_ticks
             state.elapsed_ticks = max(state.elapsed_ticks, base)
 
@@ -324,18 +326,23 @@ def _enter_later_term(state: State, message: Message) -> bool:
     """Go over to the message's term, if that is called for. Whether it is to be looked at."""
     match message:
         case PreVoteRequest():
-            return not _is_content(state)
+            return not _is_content(state, message.sender)
         case PreVoteResponse(granted=True):
             return True  # of the term that this replica would be a candidate in
-        case VoteRequest() if not message.transfer and _is_content(state):
+        case VoteRequest() if not message.transfer and _is_content(state, message.sender):
             return False
     sender = message.sender if isinstance(message, _FROM_LEADERS) else NOBODY
     elections.become_follower(state, message.term, sender)
     return True
 
 
-def _is_content(state: State) -> bool:
-    """Whether there is a leader, so that nobody need be elected (dissertation, 4.2.3)."""
+def _is_content(state: State, candidate: int) -> bool:
+    """Whether there is a leader, so that *candidate* need not be elected (dissertation, 4.2.3).
+
+    Who asks for votes does not lead, whatever this replica has heard: it was started again.
+    """
+    if candidate == state.leader:
+        return False
     is_lease_possible = state.settings.lease_reads and (
         # In its last life it may have heard of a leader that counts on it for its lease.
         state.now < state.settings.election_timeout_ticks

@@ -46,6 +46,7 @@ class Reason(Enum):
     NOT_LEADER = "another replica leads"
     NO_LEADER = "no leader is known"
     TRANSFER = "leadership is being handed over"
+    LEAVING = "the leader is being removed, and would not learn what becomes of it"
     UNCOMMITTED_BYTES = "too much is waiting to be committed (uncommitted_bytes_max)"
     NO_OWN_COMMIT = "the new leader has not committed an entry of its own term yet"
     CHANGE_PENDING = "another change of the membership is not committed yet"
