@@ -15,8 +15,9 @@ a random number of its own, looks at a clock or writes anywhere: the same calls 
 2. persist ``snapshot``, ``hard_state`` and ``entries``, in this order, in one atomic write, synced
    if ``must_sync``; then call `Raft.persisted` with its ``number``. Ready values are persisted in
    their order; others may be taken, and their messages sent, while a write is under way. The
-   numbers may be acknowledged one by one, or the last one for several. A Ready with nothing to
-   persist is acknowledged too. If a write fails, the replica must not be used again.
+   numbers may be acknowledged one by one, or the last one for several; so one with nothing to
+   persist need not be, and must not be before those that come before it. If a write fails, the
+   replica must not be used again.
 3. apply ``committed``, in order (after the ``snapshot``, if there is one), then call
    `Raft.applied`. Applying is a function of the entries alone (R17).
 4. answer ``reads``, each once its index is applied; fail ``reads_lost``.
