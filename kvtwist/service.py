@@ -35,6 +35,7 @@ from kvtwist.node.store import Store
 from kvtwist.wire.clock import elapsed_clock
 from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.greeting import features
+from kvtwist.wire.turn import Turn
 
 FIRST_REVISION_BITS = 52
 """A partition in memory starts to count at a random number of so many bits. Versions of a node's
@@ -99,6 +100,7 @@ class Node(Service):
         elapsed_seconds = elapsed_clock(reactor)
         deadlines = Deadlines(reactor, elapsed_seconds)
         limits = config.limits.of_connection()
+        turn = Turn()
         self._hopeless: Hopeless | None = hopeless or self._stop_myself
         self.cluster = Cluster(
             me,
@@ -110,7 +112,7 @@ class Node(Service):
         )
         store = Store(lambda: secrets.randbits(FIRST_REVISION_BITS))
         self.peers = Peers(
-            reactor, self.cluster.others, self.cluster.greeting, chance, deadlines, limits
+            reactor, self.cluster.others, self.cluster.greeting, chance, deadlines, limits, turn
         )
         self._router = Router(
             reactor, self.cluster, store, self.peers, config.limits, elapsed_seconds, chance
@@ -124,6 +126,7 @@ class Node(Service):
             self._router,
             deadlines,
             config.limits,
+            turn,
         )
         self.cluster.when_founded(self._reach_members)
 

@@ -16,6 +16,7 @@ from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.greeting import Greeting, features
 from kvtwist.wire.limits import DEFAULT_LIMITS, VALUE_BYTES_MAX_MAX
 from kvtwist.wire.link import Link
+from kvtwist.wire.turn import Turn
 
 LIMITS = replace(DEFAULT_LIMITS, boxes=BoxLimits.for_values_of(VALUE_BYTES_MAX_MAX))
 """A client reads values as long as any node may be set to take."""
@@ -39,6 +40,7 @@ class Links:
         self.cluster_id = ""
         self._chance = chance
         self._deadlines = deadlines
+        self._turn = Turn()
         self.is_stopped = False
         self._links: dict[Address, Link] = {}
         for address in given:
@@ -61,6 +63,7 @@ class Links:
             self._chance,
             self._deadlines,
             limits=LIMITS,
+            turn=self._turn,
         )
         self._links[address] = link
         link.on_change(self._changed)

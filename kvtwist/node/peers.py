@@ -13,6 +13,7 @@ from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.greeting import Greeting
 from kvtwist.wire.limits import ConnectionLimits
 from kvtwist.wire.link import Link
+from kvtwist.wire.turn import Turn
 
 
 class Peers:
@@ -30,9 +31,16 @@ class Peers:
         chance: Callable[[], float],
         deadlines: Deadlines,
         limits: ConnectionLimits,
+        turn: Turn | None = None,
     ) -> None:
         self._make = partial(
-            Link, reactor, introduce=introduce, chance=chance, deadlines=deadlines, limits=limits
+            Link,
+            reactor,
+            introduce=introduce,
+            chance=chance,
+            deadlines=deadlines,
+            limits=limits,
+            turn=turn,
         )
         self._control: dict[Address, Link] = {}
         self._bulk: dict[Address, Link] = {}

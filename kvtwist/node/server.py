@@ -25,6 +25,7 @@ from kvtwist.wire.connection import Arguments, Connection, responders
 from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.greeting import Greeting, came_later, objection
 from kvtwist.wire.seldom import Seldom
+from kvtwist.wire.turn import Turn
 from kvtwist.wire.values import write_member, write_topology, write_view
 
 DRAIN_SECONDS_MAX = 2.0
@@ -49,8 +50,10 @@ class Server(Factory):
         router: Router,
         deadlines: Deadlines,
         limits: Limits,
+        turn: Turn | None = None,
     ) -> None:
         self._reactor = reactor
+        self._turn = turn or Turn()
         self._cluster = cluster
         self._store = store
         self._peers = peers
@@ -87,6 +90,7 @@ class Server(Factory):
             self._limits.of_connection(),
             self._seldom,
             lambda held_bytes: self._budget.account(connection, host, held_bytes),
+            self._turn,
         )
         self._connections[connection] = host
         self._per_host[host] += 1

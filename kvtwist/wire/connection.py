@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
@@ -66,6 +67,7 @@ from kvtwist.wire.greeting import Greeting
 from kvtwist.wire.limits import DEFAULT_LIMITS, ConnectionLimits
 from kvtwist.wire.outbox import Outbox
 from kvtwist.wire.seldom import Seldom
+from kvtwist.wire.turn import Turn
 
 Arguments: TypeAlias = Values
 Responder: TypeAlias = Callable[["Connection", Arguments], "Arguments | Deferred[Arguments]"]
@@ -112,6 +114,7 @@ class Connection(Protocol):
     :param table: made by `responders`; none for an end that only asks.
     :param account: told how many bytes are held for the peer, whenever that has changed: boxes that
         it has begun, requests that wait or are worked on, answers that it has not taken.
+    :param turn: shared with the connections that what comes in here makes something go out on.
 
     :ivar greeting: what the peer said in its `Hello`, once it has.
     :ivar reads: how often bytes have come in; it stands still while the peer is silent.
@@ -129,6 +132,7 @@ class Connection(Protocol):
         limits: ConnectionLimits = DEFAULT_LIMITS,
         seldom: Seldom | None = None,
         account: Callable[[int], None] | None = None,
+        turn: Turn | None = None,
     ) -> None:
         self._account_for = account
         self._held_bytes = 0
@@ -141,7 +145,8 @@ class Connection(Protocol):
         self._outbox = Outbox(self._hand_over, self._can_join, self._calls.waits_for)
         self._work: set[Deferred[Arguments]] = set()
         self._working_bytes = 0
-        self._corked: list[Any] | None = None
+        self._turn = turn or Turn()
+        self._corked: list[Any] = []
         self._corked_bytes = 0
         self._backlog: deque[Box] = deque()
         self._backlog_bytes = 0
@@ -209,9 +214,7 @@ class Connection(Protocol):
         A transport that has a producer waits for it; this one has nothing more to say.
         """
         if self.transport is not None:
-            if self._corked:
-                self._uncork()
-                self._corked = []
+            self.uncork()
             self._outbox.flush()
             self.transport.unregisterProducer()
             self.transport.loseConnection()
@@ -315,6 +318,17 @@ class Connection(Protocol):
         """Take in bytes; what is answered at once goes out in one write."""
         self.reads += 1
         self._read_bytes += len(data)
+        if self.why_dropped:
+            return
+        mine = self._turn.open()
+        try:
+            self._take_any(data)
+        finally:
+            if mine:
+                self._turn.close()
+
+    def _take_any(self, data: bytes) -> None:
+        """Take boxes of all kinds."""
         try:
             boxes = self._reader.feed(data)
         except FramingError as error:
@@ -333,20 +347,15 @@ class Connection(Protocol):
 
     def _take(self, boxes: list[Box]) -> None:
         """Work on *boxes*, until the transport has enough of the answers."""
-        self._corked = []
-        try:
-            for at, box in enumerate(boxes):
-                self._box_received(box)
-                if self.why_dropped:
+        for at, box in enumerate(boxes):
+            self._box_received(box)
+            if self.why_dropped:
+                return
+            if self._corked_bytes > CORKED_BYTES_MAX:
+                self.uncork()
+                if self._paused:
+                    self._lay_by(boxes[at + 1 :])
                     return
-                if self._corked_bytes > CORKED_BYTES_MAX:
-                    self._uncork()
-                    if self._paused:
-                        self._lay_by(boxes[at + 1 :])
-                        return
-                    self._corked = []
-        finally:
-            self._uncork()
 
     def _box_received(self, box: Box) -> None:
         if (tag := box.get(ANSWER)) is not None:
@@ -361,25 +370,54 @@ class Connection(Protocol):
                 self.drop("it sends boxes that say nothing")
 
     def _write(self, data: bytes | Parts) -> None:
-        if self._corked is not None:
-            self._corked.append(data)
-            self._corked_bytes += len(data)
-        else:
+        if not self._turn.is_open:
             self._send(data)
+            return
+        if not self._corked:
+            self._turn.holds_back(self)
+        self._corked.append(data)
+        self._corked_bytes += len(data)
 
-    def _uncork(self) -> None:
-        corked, self._corked = self._corked, None
+    def uncork(self) -> None:
+        """Send what was held back in this turn."""
+        corked, self._corked = self._corked, []
         size_bytes, self._corked_bytes = self._corked_bytes, 0
         if not corked:
             return
         if size_bytes <= FRAGMENT_BYTES_MAX:
-            self._send(corked[0] if len(corked) == 1 else b"".join(corked))
-            return
-        for data in corked:  # one of them is large, and must not take the others with it
-            self._send(data)
+            self._send(self._sent_now(b"".join(corked)))
+        else:
+            for data in corked:  # one of them is large, and must not take the others with it
+                self._send(data)
+        self._account()
+
+    def _sent_now(self, data: bytes) -> bytes:
+        """Hand *data* to the socket at once; what of it is left, for the transport.
+
+        A TCP transport whose buffer is empty would ask the reactor when the socket can be written
+        to, which it can, and let go of it again: three system calls and a turn of the reactor.
+        This is only for the end of a turn; what is written outside of one the transport joins.
+        """
+        transport = self.transport
+        if (
+            not isinstance(transport, tcp.Connection)
+            or transport.TLS
+            or not transport.connected
+            or transport.disconnecting
+            or transport.dataBuffer
+            or transport._tempDataBuffer
+            or self._outbox.is_paused
+            or self.why_dropped
+            or len(data) > CORKED_BYTES_MAX  # what is left of it would be copied
+        ):
+            return data
+        sent = transport.writeSomeData(data)
+        if not isinstance(sent, int):
+            return data  # the connection is lost, which the transport will find out in its turn
+        return data[sent:]
 
     def _send(self, data: bytes | Parts) -> None:
-        if not self.connected or self.transport is None or self.why_dropped:
+        if not self.connected or self.transport is None or self.why_dropped or not data:
             return
         outbox = self._outbox
         was_paused = outbox.is_paused
@@ -437,7 +475,12 @@ class Connection(Protocol):
             boxes = list(self._backlog)
             self._backlog.clear()
             self._backlog_bytes = 0
-            self._take(boxes)
+            mine = self._turn.open()
+            try:
+                self._take(boxes)
+            finally:
+                if mine:
+                    self._turn.close()
         if not self._paused and self.transport is not None:
             self.transport.resumeProducing()
             self._close_if_done()

@@ -46,6 +46,7 @@ from kvtwist.wire.connection import Arguments, Connection
 from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.greeting import Greeting, objection
 from kvtwist.wire.limits import DEFAULT_LIMITS, ConnectionLimits
+from kvtwist.wire.turn import Turn
 
 _log = Logger(namespace="kvtwist.wire")
 
@@ -80,6 +81,7 @@ class Link:
     :param introduce: makes this side's greeting, anew for each connection.
     :param chance: a number from 0 to 1, different at each call; for the jitter.
     :param deadlines: ends the calls whose time is up.
+    :param turn: shared by the connections whose reads make this link send something.
 
     :ivar connection: the connection, once greeted; ``None`` while there is none.
     :ivar trouble: why there is none, in a few words; empty while there is one.
@@ -96,6 +98,7 @@ class Link:
         deadlines: Deadlines,
         times: LinkTimes = DEFAULT_TIMES,
         limits: ConnectionLimits = DEFAULT_LIMITS,
+        turn: Turn | None = None,
     ) -> None:
         self.address = address
         self.connection: Connection | None = None
@@ -117,7 +120,7 @@ class Link:
         endpoint = _endpoint(reactor, address, times.dial_timeout_seconds)
         self._dialling = _Dialling(
             _Noticed(endpoint, self._dial_failed),
-            _LinkFactory(lambda: Connection(deadlines, limits=limits), self._greet),
+            _LinkFactory(lambda: Connection(deadlines, limits=limits, turn=turn), self._greet),
             retryPolicy=lambda _: self._delay_seconds(self._failures),
             clock=reactor,
         )
