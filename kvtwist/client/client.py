@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 
 from kvtwist.client.links import Links
 from kvtwist.client.many import Many, each, may_be_sent_again, records_of, versions_of
+from kvtwist.client.request import PutRequest, Request
 from kvtwist.client.table import Table
 from kvtwist.core.address import Address, parse_address, parse_addresses
 from kvtwist.core.partition import Record
@@ -41,9 +42,11 @@ from kvtwist.errors import (
 )
 from kvtwist.wire import commands
 from kvtwist.wire.arguments import NATURAL_MAX
+from kvtwist.wire.boxes import VALUE_BYTES_MAX
 from kvtwist.wire.clock import elapsed_clock
-from kvtwist.wire.connection import Arguments
+from kvtwist.wire.connection import Arguments, Connection
 from kvtwist.wire.deadlines import Deadlines
+from kvtwist.wire.frequent import get_body, put_body, request_end
 from kvtwist.wire.link import Link
 
 TIMEOUT_SECONDS = 5.0
@@ -51,6 +54,8 @@ ATTEMPT_SECONDS = 1.0
 GRACE_SECONDS = 0.25
 """How much longer than it tells the node the client waits, so that the node's own, clearer error
 about a time that is up arrives first."""
+ENDLESS_SECONDS = 1e9
+"""What a node is told of a timeout that is longer, even infinite: it answers sooner anyway."""
 RETRY_DELAY_SECONDS = 0.05
 RETRY_DELAY_SECONDS_MAX = 1.0
 
@@ -96,18 +101,35 @@ class Client:
         self._table: Table | None = None
         self._owner_links: list[Link] = []
         """For each partition the link to its owner, as the table has it."""
+        # What the first attempt of a `Request` may take, and how that stands at its box's end.
+        get_seconds = min(timeout_seconds, ATTEMPT_SECONDS)
+        self._get_seconds = get_seconds + GRACE_SECONDS
+        self._put_seconds = timeout_seconds + GRACE_SECONDS
+        self._get_end = request_end(_whole_ms(get_seconds))
+        self._put_end = request_end(_whole_ms(timeout_seconds))
         self._seconds = elapsed_clock(reactor)
         deadlines = Deadlines(reactor, self._seconds)
         self._links = Links(reactor, parse_addresses(peers), chance, deadlines)
 
     def get(self, key: bytes | str) -> Deferred[Record | None]:
         """The record of *key*, with ``.value`` and ``.version``; ``None`` if there is none."""
-        return self._request(commands.Get, {"key": _bytes("key", key)}, _record, self._deadline())
+        key = _bytes("key", key)
+        connection = self._frequent_connection(key)
+        if connection is not None:
+            request = Request(self._again, key, None, self._seconds(), self._get_seconds)
+            if connection.ask(request, get_body(key, self._get_end)):
+                return request
+        return self._request(commands.Get, {"key": key}, _record, self._deadline())
 
     def put(self, key: bytes | str, value: bytes | str) -> Deferred[int]:
         """Write *value* under *key*, whatever was there. The new version."""
-        wanted = {"key": _bytes("key", key), "value": _bytes("value", value)}
-        return self._request(commands.Put, wanted, _version, self._deadline())
+        key, value = _bytes("key", key), _bytes("value", value)
+        connection = self._frequent_connection(key)
+        if connection is not None and len(value) <= VALUE_BYTES_MAX:
+            request = PutRequest(self._again, key, value, self._seconds(), self._put_seconds)
+            if connection.ask(request, put_body(key, value, self._put_end)):
+                return request
+        return self._request(commands.Put, {"key": key, "value": value}, _version, self._deadline())
 
     def delete(self, key: bytes | str, *, version: int | None = None) -> Deferred[bool]:
         """Remove *key*. Whether there was something to remove.
@@ -208,6 +230,25 @@ class Client:
 
     # -- routing ------------------------------------------------------------------------------
 
+    def _frequent_connection(self, key: bytes) -> Connection | None:
+        """The connection to the owner of *key*, if there is one and a key so long is frequent."""
+        owners = self._owner_links
+        if not owners or len(key) > VALUE_BYTES_MAX or self._timeout_seconds <= 0:
+            return None
+        return owners[partition_of(key, len(owners))].connection
+
+    def _again(self, request: Request, error: KvtwistError) -> Deferred[Any]:
+        """The attempts after the first one of *request*.
+
+        :raises KvtwistError: *error*, if it is for good.
+        """
+        command = request.codec.command
+        trouble = self._weighed(command, error)
+        deadline = request.begun_seconds + self._timeout_seconds
+        wanted, finish = request.arguments(), request.finish
+        rest = self._attempts(command, wanted, finish, deadline, trouble)
+        return Deferred.fromCoroutine(rest)
+
     def _request(
         self,
         command: type[amp.Command],
@@ -218,7 +259,7 @@ class Client:
         """Send one request, again if need and nature allow, until its time is up.
 
         The first attempt, to an owner that is connected, is made without the coroutine that the
-        others run in: this is the path of nearly all requests, and their cost.
+        others run in. Most of `get` and `put` do not even come here (`kvtwist.client.request`).
         """
         link = self._owner_link(arguments["key"])
         if link is None:
@@ -305,7 +346,7 @@ class Client:
             return fail(NotSent("there was no time left to send it"))
         if command not in commands.WRITES:
             seconds = min(seconds, patience_seconds)
-        arguments["timeout_ms"] = max(1, int(seconds * 1000))
+        arguments["timeout_ms"] = _whole_ms(seconds)
         return link.call(command, arguments, seconds + GRACE_SECONDS)
 
     def _deadline(self) -> float:
@@ -399,6 +440,10 @@ def _expected(failure: Failure) -> KvtwistError:
     if not isinstance(error, KvtwistError):
         failure.raiseException()
     return error
+
+
+def _whole_ms(seconds: float) -> int:
+    return max(1, int(min(seconds, ENDLESS_SECONDS) * 1000))
 
 
 def _bytes(what: str, given: bytes | str) -> bytes:

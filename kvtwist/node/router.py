@@ -33,8 +33,10 @@ from kvtwist.node.cluster import Cluster
 from kvtwist.node.limits import Limits
 from kvtwist.node.peers import Peers
 from kvtwist.node.store import OPERATIONS, Store
+from kvtwist.wire.boxes import VALUE_BYTES_MAX
 from kvtwist.wire.commands import REQUEST_TIMEOUT_MS, WRITES
 from kvtwist.wire.connection import Arguments, Connection, Responder
+from kvtwist.wire.frequent import get_answer, nothing_answer, put_answer
 
 REQUEST_TIMEOUT_MS_MAX = 60_000
 RETRY_DELAY_SECONDS = 0.05
@@ -100,6 +102,33 @@ class Router:
             answer["applied"] = self._places[partition] + applied
             return answer
         return Deferred.fromCoroutine(self.forward(command, arguments, owner))
+
+    def answer_here(self, key: bytes, value: bytes | None) -> bytes | None:
+        """Answer a `Get` of *key*, or a `Put` of *value* under it, at once, if all is well; the
+        bytes are `kvtwist.wire.frequent`'s.
+
+        ``None``, and nothing is done, when there is anything to say but the answer: `route` says
+        it. This is nearly every request that a node gets from our own client.
+        """
+        limits = self._limits
+        if self._topology is None or len(key) > limits.key_bytes_max:
+            return None
+        number = partition_of(key, len(self._mine))
+        if not self._mine[number]:
+            return None
+        partition = self._store.partition(number)
+        if value is None:
+            record = partition.get(key)
+            applied = self._places[number] + partition.revision.to_bytes(8, "big")
+            if record is None:
+                return nothing_answer(applied)
+            if len(record.value) > VALUE_BYTES_MAX:
+                return None
+            return get_answer(record.version, record.value, applied)
+        if len(value) > limits.value_bytes_max:
+            return None
+        version = partition.put(key, value)
+        return put_answer(version, self._places[number] + partition.revision.to_bytes(8, "big"))
 
     def locate(self, key: bytes, value: bytes | None, forwarded: bool) -> tuple[int, Member | None]:
         """The partition of *key*, and its owner; ``None`` for this node.

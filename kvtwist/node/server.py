@@ -54,6 +54,7 @@ class Server(Factory):
     ) -> None:
         self._reactor = reactor
         self._turn = turn or Turn()
+        self._frequent_responder = router.answer_here
         self._cluster = cluster
         self._store = store
         self._peers = peers
@@ -91,6 +92,7 @@ class Server(Factory):
             self._seldom,
             lambda held_bytes: self._budget.account(connection, host, held_bytes),
             self._turn,
+            self._frequent_responder,
         )
         self._connections[connection] = host
         self._per_host[host] += 1

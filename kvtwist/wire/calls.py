@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.protocols import amp
@@ -23,14 +23,48 @@ from kvtwist.wire.failures import read_failure
 from kvtwist.wire.limits import ConnectionLimits
 
 
-class _Call(NamedTuple):
-    """A call that waits for its answer."""
+class Call(Deferred[Any]):
+    """A call that waits for its answer, and the Deferred of whoever waits for it.
 
-    codec: Codec
-    answer: Deferred[Values]
-    deadline: float
-    timeout_seconds: float
-    size_bytes: int
+    They are one object, since there is one for each request. What is to become of an answer or an
+    error is a method for the same reason: a subclass's is called without a callback to be added.
+
+    :param deadline: when its time is up, on the clock of the `Deadlines`.
+    :ivar is_frequent: whether `seen` takes answers that were read by `kvtwist.wire.frequent`.
+    """
+
+    is_frequent = False
+    calls: Calls | None = None
+    tag = b""
+    size_bytes = 0
+
+    def __init__(self, codec: Codec, deadline: float, timeout_seconds: float) -> None:
+        super().__init__(_cancelled)
+        self.codec = codec
+        self.deadline = deadline
+        self.timeout_seconds = timeout_seconds
+
+    def answered(self, answer: Values) -> None:
+        """The answer has come."""
+        self.callback(answer)
+
+    def seen(self, version: int, value: bytes | None) -> None:
+        """The answer has come, and says only this."""
+        raise NotImplementedError("only a frequent call is answered so")
+
+    def failed(self, error: KvtwistError) -> None:
+        """There will be no answer."""
+        self.errback(error)
+
+    def cancelled(self) -> None:
+        """Nobody waits for it any more."""
+        if self.calls is not None:
+            self.calls.forget(self)
+
+
+def _cancelled(call: Deferred[Any]) -> None:
+    assert isinstance(call, Call)
+    call.cancelled()
 
 
 class Calls:
@@ -43,37 +77,52 @@ class Calls:
 
     def __init__(self, deadlines: Deadlines, limits: ConnectionLimits) -> None:
         self._deadlines = deadlines
-        self._limits = limits
-        self._calls: dict[bytes, _Call] = {}
+        self._calls_max = limits.requests_in_flight_max
+        self._bytes_max = limits.request_bytes_in_flight_max
+        self._calls: dict[bytes, Call] = {}
         self._bytes = 0
         self._numbers = count(1)
         self._waiting: deque[Deferred[None]] = deque()
 
     def begin(
         self, command: type[amp.Command], arguments: Mapping[str, Any], timeout_seconds: float
-    ) -> tuple[bytes | Parts, Deferred[Values]]:
+    ) -> tuple[bytes | Parts, Call]:
         """The bytes to send, and the Deferred of the answer.
 
         :raises Overloaded: when too much is in flight.
         :raises ValueError, TypeError: when the arguments do not fit the command.
         """
-        tag = b"%x" % next(self._numbers)
         codec = codec_of(command)
+        call = Call(codec, self._deadlines.seconds() + timeout_seconds, timeout_seconds)
+        tag = self.new_tag()
         data = codec.request(tag, arguments)
-        if not self._calls:
+        if not self.enter(call, tag, len(data)):
+            raise self._overload(len(data))
+        return data, call
+
+    def new_tag(self) -> bytes:
+        """The tag for another call."""
+        return b"%x" % next(self._numbers)
+
+    def enter(self, call: Call, tag: bytes, size_bytes: int) -> bool:
+        """Wait for the answer to *call*; ``False`` if that would be too much in flight."""
+        calls = self._calls
+        if not calls:
             self._deadlines.watch(self)
-        elif (overload := self._overload(len(data))) is not None:
-            raise overload
-        answer: Deferred[Values] = Deferred(lambda _: self._cancelled(tag))
-        deadline = self._deadlines.seconds() + timeout_seconds
-        self._calls[tag] = _Call(codec, answer, deadline, timeout_seconds, len(data))
-        self._bytes += len(data)
-        return data, answer
+        elif len(calls) >= self._calls_max or self._bytes + size_bytes > self._bytes_max:
+            return False
+        call.calls = self
+        call.tag = tag
+        call.size_bytes = size_bytes
+        calls[tag] = call
+        self._bytes += size_bytes
+        return True
 
     @property
     def is_full(self) -> bool:
         """Whether another call would be too much."""
-        return bool(self._calls) and self._overload(0) is not None
+        full = len(self._calls) >= self._calls_max or self._bytes > self._bytes_max
+        return bool(self._calls) and full
 
     def waits_for(self, tag: bytes) -> bool:
         """Whether the request with *tag* has not ended yet."""
@@ -99,16 +148,25 @@ class Calls:
             answer = call.codec.read_answer(box)
         except Exception as error:
             name = call.codec.command.__name__
-            call.answer.errback(OutcomeUnknown(f"the answer to {name} is malformed: {error}"))
+            call.failed(OutcomeUnknown(f"the answer to {name} is malformed: {error}"))
         else:
-            call.answer.callback(answer)
+            call.answered(answer)
+
+    def seen(self, tag: bytes, version: int, value: bytes | None) -> bool:
+        """Take in an answer that was read in place; ``False`` if it is not one to such a call."""
+        call = self._calls.get(tag)
+        if call is None or not call.is_frequent:
+            return False
+        self._end(tag)
+        call.seen(version, value)
+        return True
 
     def failed(self, tag: bytes, box: Box) -> None:
         """Take in an error, in the same way."""
         call = self._end(tag)
         if call is not None:
             code, description = box.get(ERROR_CODE, b""), box.get(ERROR_DESCRIPTION, b"")
-            call.answer.errback(read_failure(code, description))
+            call.failed(read_failure(code, description))
 
     def expire(self, now: float) -> bool:
         """Fail the calls whose time is up; whether there are others (`Deadlines`)."""
@@ -116,8 +174,12 @@ class Calls:
         for tag in overdue:
             call = self._end(tag)
             if call is not None:
-                call.answer.errback(NoAnswer(f"no answer within {call.timeout_seconds:.3g} s"))
+                call.failed(NoAnswer(f"no answer within {call.timeout_seconds:.3g} s"))
         return bool(self._calls)
+
+    def forget(self, call: Call) -> None:
+        """Nobody waits for *call* any more: an answer will be passed over."""
+        self._end(call.tag)
 
     def lost(self, why: str) -> None:
         """The connection is lost: fail all calls, and whoever waits for room."""
@@ -125,24 +187,20 @@ class Calls:
         for tag in list(self._calls):
             call = self._end(tag)
             if call is not None:
-                call.answer.errback(NoAnswer(why))
+                call.failed(NoAnswer(why))
         self._deadlines.forget(self)
         for one in waiting:
             if not one.called:
                 one.errback(NotSent(why))
 
-    def _overload(self, size_bytes: int) -> KvtwistError | None:
-        limits = self._limits
-        if len(self._calls) >= limits.requests_in_flight_max:
-            return overloaded("requests_in_flight_max", limits.requests_in_flight_max)
-        if self._bytes + size_bytes > limits.request_bytes_in_flight_max:
-            return overloaded("request_bytes_in_flight_max", limits.request_bytes_in_flight_max)
-        return None
+    def _overload(self, size_bytes: int) -> Overloaded:
+        """The error that says which limit another call of so many bytes would be over."""
+        if len(self._calls) >= self._calls_max:
+            return overloaded("requests_in_flight_max", self._calls_max)
+        assert self._bytes + size_bytes > self._bytes_max
+        return overloaded("request_bytes_in_flight_max", self._bytes_max)
 
-    def _cancelled(self, tag: bytes) -> None:
-        self._end(tag)
-
-    def _end(self, tag: bytes) -> _Call | None:
+    def _end(self, tag: bytes) -> Call | None:
         call = self._calls.pop(tag, None)
         if call is not None:
             self._bytes -= call.size_bytes

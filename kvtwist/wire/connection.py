@@ -17,6 +17,10 @@ A call ends in exactly one of these ways:
 waits in an `Outbox`. One with responders reads nothing while its answers are not taken. One without
 goes on reading whatever happens; so two ends never wait for each other. What it may send is bounded
 by what may be in flight.
+
+**The short way.** The most frequent boxes are taken where they lie in the stream, if nothing is to
+be said but the answer (`kvtwist.wire.frequent`). All else, and whatever follows it in the same
+chunk, goes the ordinary way.
 """
 
 from __future__ import annotations
@@ -43,6 +47,7 @@ from kvtwist.errors import (
     TooLarge,
     UnknownCommand,
 )
+from kvtwist.wire import frequent
 from kvtwist.wire.boxes import (
     ANSWER,
     ASK,
@@ -57,7 +62,7 @@ from kvtwist.wire.boxes import (
     Parts,
     write_box,
 )
-from kvtwist.wire.calls import Calls, overloaded
+from kvtwist.wire.calls import Call, Calls, overloaded
 from kvtwist.wire.codec import Codec, Values, codec_of
 from kvtwist.wire.commands import Fragment
 from kvtwist.wire.deadlines import Deadlines
@@ -72,6 +77,9 @@ from kvtwist.wire.turn import Turn
 Arguments: TypeAlias = Values
 Responder: TypeAlias = Callable[["Connection", Arguments], "Arguments | Deferred[Arguments]"]
 Responders: TypeAlias = Mapping[bytes, tuple[Codec, Responder]]
+Frequent: TypeAlias = Callable[[bytes, "bytes | None"], "bytes | None"]
+"""Answers a `Get` of a key, or a `Put` of a key and a value, at once: the answer's bytes after its
+tag (`kvtwist.wire.frequent`). ``None``: the request has to take the ordinary way."""
 
 SENSELESS_BOXES_MAX = 100
 """Boxes that are neither request nor answer: passed over, up to so many on one connection."""
@@ -115,6 +123,7 @@ class Connection(Protocol):
     :param account: told how many bytes are held for the peer, whenever that has changed: boxes that
         it has begun, requests that wait or are worked on, answers that it has not taken.
     :param turn: shared with the connections that what comes in here makes something go out on.
+    :param frequent_responder: the short way for the most frequent requests in the table.
 
     :ivar greeting: what the peer said in its `Hello`, once it has.
     :ivar reads: how often bytes have come in; it stands still while the peer is silent.
@@ -133,6 +142,7 @@ class Connection(Protocol):
         seldom: Seldom | None = None,
         account: Callable[[int], None] | None = None,
         turn: Turn | None = None,
+        frequent_responder: Frequent | None = None,
     ) -> None:
         self._account_for = account
         self._held_bytes = 0
@@ -144,6 +154,11 @@ class Connection(Protocol):
         self._calls = Calls(deadlines, limits)
         self._outbox = Outbox(self._hand_over, self._can_join, self._calls.waits_for)
         self._work: set[Deferred[Arguments]] = set()
+        self._frequent_responder = frequent_responder
+        # Under a limit that a frequent box could be over, none is taken for one.
+        boxes = limits.boxes
+        roomy = boxes.box_pairs_max >= frequent.PAIRS_MAX
+        self._box_bytes_max = boxes.box_bytes_max if roomy else 0
         self._working_bytes = 0
         self._turn = turn or Turn()
         self._corked: list[Any] = []
@@ -189,6 +204,20 @@ class Connection(Protocol):
         if self._outbox.behind_bytes > limit:
             return overloaded("request_bytes_in_flight_max", limit)
         return None
+
+    def ask(self, call: Call, body: bytes) -> bool:
+        """Send a frequent request, if there is a connection and room; else nothing has happened.
+
+        :param call: is answered; its deadline is set.
+        :param body: the request after its tag.
+        """
+        if not self.connected or self._outbox.is_paused:
+            return False
+        tag = self._calls.new_tag()
+        if not self._calls.enter(call, tag, len(body)):
+            return False
+        self._write(frequent.ASK_HEADS[len(tag)] + tag + body)
+        return True
 
     @property
     def is_full(self) -> bool:
@@ -322,10 +351,56 @@ class Connection(Protocol):
             return
         mine = self._turn.open()
         try:
-            self._take_any(data)
+            at = self._take_frequent(data)
+            if at < len(data) and not self.why_dropped:
+                self._take_any(data[at:] if at else data)
         finally:
             if mine:
                 self._turn.close()
+
+    def _take_frequent(self, data: bytes) -> int:
+        """Take the boxes that *data* begins with while they are frequent ones; where they end."""
+        if self._reader.is_inside_box:
+            return 0
+        if self._frequent_responder is None:
+            return self._take_answers(data)
+        return self._take_requests(data, self._frequent_responder)
+
+    def _take_answers(self, data: bytes) -> int:
+        """Take the frequent answers."""
+        read, seen, at = frequent.read_answer, self._calls.seen, 0
+        while (answer := read(data, at)) is not None and not self.why_dropped:
+            tag, version, value, end = answer
+            if end - at > self._box_bytes_max or not seen(tag, version, value):
+                break
+            at = end
+        return at
+
+    def _take_requests(self, data: bytes, respond: Frequent) -> int:
+        """Answer the frequent requests, until the transport has enough of the answers.
+
+        While others are being worked on, what they take of the limits has to be looked at: that is
+        the ordinary way's business.
+        """
+        at = 0
+        if self.unanswered:
+            return at
+        while not self._paused and (request := frequent.read_request(data, at)) is not None:
+            tag, key, value, end = request
+            if end - at > self._box_bytes_max:
+                break
+            try:
+                answer = respond(key, value)
+            except Exception:
+                self._answer_failure(Failure(), frequent.command_name(value), tag)
+            else:
+                if answer is None:
+                    break
+                self._write(frequent.ANSWER_HEADS[len(tag)] + tag + answer)
+            at = end
+            if self._corked_bytes > CORKED_BYTES_MAX:
+                self.uncork()
+        return at
 
     def _take_any(self, data: bytes) -> None:
         """Take boxes of all kinds."""

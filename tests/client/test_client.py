@@ -87,6 +87,16 @@ class ClientTests(SynchronousTestCase):
             self.result(self.client.put(key, b"v"))
             self.assertEqual(self.result(self.client.get(key)).value, b"v")
 
+    def test_keys_of_every_size(self) -> None:
+        """A key that no node takes is refused by name, however long it is."""
+        for size in (4096, 4097, 65_535, 65_536):
+            key = b"k" * size
+            for asked in (self.client.get(key), self.client.put(key, "v")):
+                if size <= 4096:
+                    self.result(asked)
+                else:
+                    self.assertEqual(self.error(TooLarge, asked).setting, "key_bytes_max")
+
     def test_many(self) -> None:
         """Keys come back as they were given, each with its own result."""
         versions = self.result(self.client.put_many({f"k{at}": str(at) for at in range(300)}))
@@ -109,6 +119,18 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(set(error.results), {"good", "fine"})
         self.assertIsInstance(error.errors["bad"], TooLarge)
         self.assertIn("1 of 3 keys failed", str(error))
+
+    def test_any_timeout(self) -> None:
+        """A caller who says infinity means it; one whose time is up is told so."""
+        patient = self.cluster.client(timeout_seconds=float("inf"))
+        for _ in range(2):
+            version = self.result(patient.put("k", "v"))
+            self.assertEqual(self.result(patient.get("k")), Record(b"v", version))
+        for seconds in (0.0, -1.0):
+            hasty = self.cluster.client(timeout_seconds=seconds)
+            for _ in range(2):
+                self.error(Unavailable, hasty.get("k"), 2.0)
+                self.result(hasty.topology())
 
     def test_wrong_types(self) -> None:
         """A programming mistake is told at once, where it was made."""
@@ -252,6 +274,32 @@ class ClientTests(SynchronousTestCase):
         self.cluster.start()
         self.cluster.run(10)
         self.assertIsNone(self.result(self.cluster.client().get("k")))
+
+    def test_a_cancelled_request_is_over(self) -> None:
+        """Whether it waits for its answer or to be sent again; nothing is left behind."""
+        key = self.cluster.key_of(2)
+        self.result(self.client.get(key))
+        for seconds in (0.1, 1.5):  # its first attempt takes 1.25 s
+            self.cluster.network.host(ip_of(2)).freeze()
+            reading = self.client.get(key)
+            self.cluster.run(seconds)
+            reading.cancel()
+            self.failureResultOf(reading, CancelledError)
+            self.cluster.network.host(ip_of(2)).thaw()
+            self.cluster.run(1)
+        self.assertIsNone(self.result(self.client.get(key)))
+
+    def test_a_read_is_asked_again_in_time(self) -> None:
+        """Else one that a slow node has not answered at once fails, with seconds to spare."""
+        key = self.cluster.key_of(2)
+        version = self.result(self.client.put(key, "v"))
+        host = self.cluster.network.host(ip_of(2))
+        host.freeze()
+        reading = self.client.get(key)
+        self.cluster.run(2.0)
+        self.assertNoResult(reading)
+        host.thaw()
+        self.assertEqual(self.result(reading, 2.0), Record(b"v", version))
 
     def test_nothing_leaves_after_the_deadline(self) -> None:
         """Else a write is reported as failed, or unknown, and then done."""

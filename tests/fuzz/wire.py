@@ -34,7 +34,7 @@ from kvtwist.wire.boxes import (
     write_box,
 )
 from kvtwist.wire.codec import codec_of
-from kvtwist.wire.commands import COMMANDS
+from kvtwist.wire.commands import COMMANDS, Get, Put
 
 LIMITS = BoxLimits(box_bytes_max=4096, box_pairs_max=32)
 SECONDS_DEFAULT = 600.0
@@ -131,9 +131,13 @@ def valid_streams(chance: random.Random) -> Iterator[bytes]:
         "started_ms": 1, "features": ["x"], "auth": b"", "trace": b"t", "keyspace": 0,
         "number": 0, "last": True, "piece": write_box({COMMAND: b"Get", b"key": b"k"}),
     }  # fmt: skip
+    frequent = {name: values[name] for name in ("key", "value", "timeout_ms")}
     while True:
-        commands = chance.choices(COMMANDS, k=chance.randint(1, 4))
-        yield b"".join(codec_of(each).write_request(b"1", values) for each in commands)
+        if chance.random() < 0.5:
+            commands, said = chance.choices(COMMANDS, k=chance.randint(1, 4)), values
+        else:
+            commands, said = chance.choices((Get, Put), k=chance.randint(1, 4)), frequent
+        yield b"".join(codec_of(each).write_request(b"1", said) for each in commands)
 
 
 def changed(data: bytes, chance: random.Random) -> bytes:

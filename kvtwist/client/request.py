@@ -1,0 +1,97 @@
+"""A `get` or `put` on its way to an owner that is connected: nearly all requests, and their cost.
+
+One object is the caller's Deferred, the call that waits for the answer, and what is needed to try
+again if there is none. Whether to try again, and how, is the `kvtwist.client.client.Client`'s
+business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from kvtwist.core.partition import Record
+from kvtwist.errors import KvtwistError
+from kvtwist.wire import commands
+from kvtwist.wire.calls import Call
+from kvtwist.wire.codec import Codec, Values, codec_of
+
+
+class Request(Call):
+    """The first attempt of a `get`.
+
+    :param again: makes the other attempts, after an error: a Deferred of the result. It raises an
+        error that is for good.
+    :ivar begun_seconds: when the request was made, on the client's clock.
+    """
+
+    is_frequent = True
+    of_command: ClassVar[Codec] = codec_of(commands.Get)
+
+    def __init__(
+        self,
+        again: Callable[[Request, KvtwistError], Deferred[Any]],
+        key: bytes,
+        value: bytes | None,
+        begun_seconds: float,
+        timeout_seconds: float,
+    ) -> None:
+        super().__init__(self.of_command, begun_seconds + timeout_seconds, timeout_seconds)
+        self.begun_seconds = begun_seconds
+        self.key = key
+        self.value = value
+        self._again = again
+        self._others: Deferred[Any] | None = None
+
+    def arguments(self) -> Values:
+        """The command's arguments, for another attempt."""
+        return {"key": self.key}
+
+    def finish(self, answer: Values) -> Any:
+        """The result, out of the answer to another attempt."""
+        value = answer["value"]
+        return None if value is None else Record(value, answer["version"])
+
+    def answered(self, answer: Values) -> None:
+        """The answer has come, in a box that was not of the frequent form."""
+        self.callback(self.finish(answer))
+
+    def seen(self, version: int, value: bytes | None) -> None:
+        """The answer has come."""
+        self.callback(None if value is None else Record(value, version))
+
+    def failed(self, error: KvtwistError) -> None:
+        """This attempt has no answer."""
+        try:
+            self._others = others = self._again(self, error)
+        except Exception:
+            self.errback(Failure())
+        else:
+            others.addCallbacks(self.callback, self.errback)
+
+    def cancelled(self) -> None:
+        """Nobody waits for it any more."""
+        super().cancelled()
+        if self._others is not None:
+            self._others.cancel()
+
+
+class PutRequest(Request):
+    """The first attempt of a `put`."""
+
+    of_command = codec_of(commands.Put)
+
+    def arguments(self) -> Values:
+        """The command's arguments, for another attempt."""
+        return {"key": self.key, "value": self.value}
+
+    def finish(self, answer: Values) -> Any:
+        """The result, out of the answer to another attempt."""
+        return answer["version"]
+
+    def seen(self, version: int, value: bytes | None) -> None:
+        """The answer has come."""
+        self.callback(version)
