@@ -102,7 +102,10 @@ def on_append_response(state: State, leading: Leading, response: AppendResponse)
         if progress.rejected(response.index, hint):
             replication.replicate(state, leading, response.sender, probe=True)
         return
+    was_full = not progress.may_send
     is_news = progress.accepted(response.index)
+    if was_full and progress.told_commit < leading.told_commit:
+        leading.told_commit = progress.told_commit  # it was passed over: tell it now
     if progress.sending is Sending.SNAPSHOT and progress.match >= state.log.compacted_index:
         progress.probe()
     if is_news and response.sender in state.configuration.voters:

@@ -38,6 +38,7 @@ class Progress:
     :ivar pending_snapshot_index: in `Sending.SNAPSHOT`: of the snapshot under way; 0: none yet.
     :ivar is_active: it was heard of since the leader last looked.
     :ivar round: the latest round of heartbeats that it has answered.
+    :ivar told_commit: the commit index in the latest `AppendRequest` to it.
     """
 
     __slots__ = (
@@ -52,6 +53,7 @@ class Progress:
         "pending_snapshot_index",
         "round",
         "sending",
+        "told_commit",
     )
 
     def __init__(self, next_index: int, messages_max: int, bytes_max: int) -> None:
@@ -62,6 +64,7 @@ class Progress:
         self.is_active = True
         self.pending_snapshot_index = 0
         self.round = 0
+        self.told_commit = 0
         self._messages_max = messages_max
         self._bytes_max = bytes_max
         self._inflight: deque[tuple[int, int]] = deque()

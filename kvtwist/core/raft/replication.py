@@ -49,10 +49,10 @@ def append_configuration(state: State, leading: Leading, configuration: Configur
 
 def broadcast(state: State, leading: Leading) -> None:
     """Send everybody what is new to them: entries, else the commit index if it has moved."""
-    commit_is_news = state.log.commit_index > leading.told_commit
-    leading.told_commit = state.log.commit_index
+    commit = leading.told_commit = state.log.commit_index
     for replica, progress in leading.progress.items():
-        if not replicate(state, leading, replica) and commit_is_news and progress.may_send:
+        is_told = replicate(state, leading, replica) or progress.told_commit >= commit
+        if not is_told and progress.may_send:
             _send_append(state, replica, progress, ())
 
 
@@ -87,6 +87,7 @@ def _send_append(
         AppendRequest(state.replica, replica, state.term, prev_index, prev_term, entries, commit)
     )
     progress.sent(prev_index + len(entries), sum(entry.size_bytes for entry in entries))
+    progress.told_commit = commit
 
 
 def maybe_commit(state: State, leading: Leading) -> bool:

@@ -109,7 +109,8 @@ class Leading:
     :ivar term_began_index: its no-op: the first entry of its term (R4).
     :ivar progress: of every other replica of the configuration.
     :ivar uncommitted_bytes: of entries that are not committed yet; never less than they are.
-    :ivar told_commit: the commit index that the others have been told, or are about to be.
+    :ivar told_commit: the commit index that all others have been told, or are about to be, who may
+        be sent to.
     :ivar round: the latest round of heartbeats; each has its own number, never used twice (R5).
     :ivar round_ticks: with leases, when the rounds that no majority has answered yet were begun.
     :ivar asked: reads that wait for the next round.
