@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.core.raft.scenarios import names, path_of, replayed
 
-SCENARIOS_MIN = 6
+SCENARIOS_MIN = 30
 """There are at least so many: a folder that is not found would pass."""
 
 
