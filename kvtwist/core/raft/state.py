@@ -258,24 +258,33 @@ class State:
         return bool(
             self.outbox
             or self.log.has_unwritten
-            or self.hard_state != self._told
+            or self._has_new_hard_state
             or self.log.applying_index < self.log.appliable_index
             or self.reads
             or self.reads_lost
             or self.snapshots_wanted
         )
 
+    @property
+    def _has_new_hard_state(self) -> bool:
+        told = self._told
+        return (
+            told.commit != self.log.commit_index or told.term != self.term or told.vote != self.vote
+        )
+
     def begin_write(self) -> tuple[int, HardState | None, bool]:
         """A new Ready's number, its hard state if it has changed, and whether to sync."""
-        number, hard, told = self._next_number, self.hard_state, self._told
-        must_sync = (hard.term, hard.vote) != (told.term, told.vote) or self.log.has_unwritten
-        if self.log.has_unwritten:
+        number, hard, must_sync = self._next_number, None, self.log.has_unwritten
+        if must_sync:
             self._written_number = number
+        if self._has_new_hard_state:
+            hard, told = self.hard_state, self._told
+            must_sync = must_sync or hard.term != told.term or hard.vote != told.vote
+            self._told = hard
         if must_sync:
             self._write_began.append((number, self.now))
         self._next_number += 1
-        self._told = hard
-        return number, hard if hard != told else None, must_sync
+        return number, hard, must_sync
 
     def end_write(self, number: int) -> list[Message]:
         """Everything up to *number* is durable: the messages to this replica itself that waited
@@ -289,6 +298,8 @@ class State:
         while self._write_began and self._write_began[0][0] <= number:
             self._write_began.popleft()
         mine: list[Message] = []
+        if not self._held:
+            return mine
         later: deque[tuple[int, Message]] = deque()
         for needed, message in self._held:
             if needed > number:
