@@ -90,6 +90,7 @@ class Log:
         "compacted_term",
         "durable_index",
         "is_replaced",
+        "last_index",
     )
 
     def __init__(
@@ -103,6 +104,8 @@ class Log:
         self.compacted_index = compacted_index
         self.compacted_term = compacted_term
         self._entries = list(entries)
+        self.last_index = compacted_index + len(entries)
+        """The last entry; ``compacted_index`` when none is here."""
         self._configurations = [(compacted_index, configuration)]
         self._note_configurations(entries)
         self.applying_index = compacted_index
@@ -119,11 +122,6 @@ class Log:
     def first_index(self) -> int:
         """The first entry that is here; ``last_index + 1`` when none is."""
         return self.compacted_index + 1
-
-    @property
-    def last_index(self) -> int:
-        """The last entry; ``compacted_index`` when none is here."""
-        return self.compacted_index + len(self._entries)
 
     @property
     def last_term(self) -> int:
@@ -195,6 +193,7 @@ class Log:
         """Add *entries* at the end."""
         _check_row(entries, self.last_index, self.last_term)
         self._entries.extend(entries)
+        self.last_index += len(entries)
         self._note_configurations(entries)
 
     def merge(self, entries: Sequence[Entry]) -> None:
@@ -217,6 +216,7 @@ class Log:
         """Cut off the entry at *index* and all that follow."""
         assert index > self.commit_index, "a committed entry would be lost"
         del self._entries[index - self.first_index :]
+        self.last_index = index - 1
         while self._configurations[-1][0] >= index:
             self._configurations.pop()
         self.durable_index = min(self.durable_index, index - 1)
@@ -233,7 +233,8 @@ class Log:
     def replace(self, index: int, term: int, configuration: Configuration) -> None:
         """Have a snapshot take the place of the whole log."""
         assert index > self.commit_index, "a snapshot that is behind is ignored (R13)"
-        self.compacted_index = self.applying_index = self.commit_index = index
+        self.compacted_index = self.last_index = index
+        self.applying_index = self.commit_index = index
         self.compacted_term = term
         self._entries.clear()
         self._configurations = [(index, configuration)]
