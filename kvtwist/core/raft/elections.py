@@ -13,7 +13,7 @@ Source: the paper, section 5.2 and 5.4.1; the dissertation, 4.2.3, 6.2, 9.6, 10.
 from __future__ import annotations
 
 from kvtwist.core.raft import reads, replication
-from kvtwist.core.raft.log import EntryKind
+from kvtwist.core.raft.log import EntryKind, total_bytes
 from kvtwist.core.raft.messages import (
     PreVoteRequest,
     PreVoteResponse,
@@ -97,7 +97,7 @@ def _become_leader(state: State) -> None:
     inherited = state.log.entries(state.log.commit_index + 1, state.log.last_index)
     leading = Leading(
         term_began_index=state.log.last_index + 1,
-        uncommitted_bytes=sum(entry.size_bytes for entry in inherited),
+        uncommitted_bytes=total_bytes(inherited),
         told_commit=state.log.commit_index,
     )
     state.leading = leading

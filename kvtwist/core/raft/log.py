@@ -59,6 +59,11 @@ class Entry:
         return ENTRY_OVERHEAD_BYTES + len(self.data)
 
 
+def total_bytes(entries: Sequence[Entry]) -> int:
+    """What they count for together."""
+    return ENTRY_OVERHEAD_BYTES * len(entries) + sum([len(entry.data) for entry in entries])
+
+
 @dataclass(frozen=True, slots=True)
 class _Write:
     """A write of entries that is under way.
@@ -151,12 +156,15 @@ class Log:
             raise IndexError(
                 f"entries {first} to {last} are not all in {self.first_index} to {self.last_index}"
             )
+        if bytes_max is not None:
+            # More cannot fit; a follower that lags by a million entries is sent a few at a time.
+            last = min(last, first + bytes_max // ENTRY_OVERHEAD_BYTES)
         row = self._entries[first - self.first_index : last - self.compacted_index]
         if bytes_max is None:
             return tuple(row)
         total = 0
         for at, entry in enumerate(row):
-            total += entry.size_bytes
+            total += ENTRY_OVERHEAD_BYTES + len(entry.data)
             if total > bytes_max and at:
                 return tuple(row[:at])
         return tuple(row)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvtwist.core.raft.configuration import Configuration
-from kvtwist.core.raft.log import Entry, EntryKind
+from kvtwist.core.raft.log import Entry, EntryKind, total_bytes
 from kvtwist.core.raft.messages import AppendRequest
 from kvtwist.core.raft.progress import Progress, Sending
 from kvtwist.core.raft.quorum import reached_by_majority
@@ -22,7 +22,7 @@ def append(state: State, leading: Leading, kind: EntryKind, payloads: Sequence[b
         Entry(index, state.term, kind, data) for index, data in enumerate(payloads, start=first)
     ]
     state.log.append(entries)
-    leading.uncommitted_bytes += sum(entry.size_bytes for entry in entries)
+    leading.uncommitted_bytes += total_bytes(entries)
     leading.idle_ticks = 0
     return first
 
@@ -86,7 +86,7 @@ def _send_append(
     state.send(
         AppendRequest(state.replica, replica, state.term, prev_index, prev_term, entries, commit)
     )
-    progress.sent(prev_index + len(entries), sum(entry.size_bytes for entry in entries))
+    progress.sent(prev_index + len(entries), total_bytes(entries))
     progress.told_commit = commit
 
 
@@ -104,7 +104,7 @@ def maybe_commit(state: State, leading: Leading) -> bool:
     if reached <= state.log.commit_index or not state.log.has(reached, state.term):
         return False
     newly = state.log.entries(state.log.commit_index + 1, reached)
-    leading.uncommitted_bytes -= sum(entry.size_bytes for entry in newly)
+    leading.uncommitted_bytes -= total_bytes(newly)
     return state.log.commit(reached)
 
 
