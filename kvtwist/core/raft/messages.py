@@ -244,7 +244,8 @@ class Restored:
 
     :ivar compacted_index: of the last entry that is not in ``entries`` any more; 0: none.
     :ivar compacted_term: of that entry.
-    :ivar configuration: in force at that entry; for a new group, the one that it begins with.
+    :ivar configuration: in force at that entry; of a replica whose log is empty, the one that the
+        group began with: also of one that joins later, since that one is in nobody's log.
     :ivar entries: all that follow it.
     :ivar applied: how far the state machine on the disk has got.
     """
