@@ -1,8 +1,8 @@
 """Replicas to be tested: one with its disk, and a group of them with a network in between.
 
 `Member` does what the core's contract asks of its caller, one step at a time, so that a test
-decides what is on the disk when. Whatever a test is about, each message that leaves is held against the
-disk: had the replica to start again from there now, would it stand by what it has said?
+decides what is on the disk when. Whatever a test is about, each message that leaves is held against
+the disk: had the replica to start again from there now, would it stand by what it has said?
 """
 
 from __future__ import annotations
