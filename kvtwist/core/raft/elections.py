@@ -25,11 +25,18 @@ from kvtwist.core.raft.state import NOBODY, Leading, Role, State
 
 
 def become_follower(state: State, term: int, leader: int) -> None:
-    """Follow *leader*, or nobody yet, in *term*."""
+    """Follow *leader*, or nobody yet, in *term*.
+
+    Who was a follower already waits no longer because of a later term: else a replica that cannot
+    win would keep those that can from standing (paper, figure 2, "Followers").
+    """
+    goes_on_waiting = state.role is Role.FOLLOWER and term > state.term
     if term > state.term:
         state.set_term(term)
     reads.give_up_all(state)
     _enter(state, Role.FOLLOWER, leader)
+    if not goes_on_waiting:
+        state.restart_election_timer()
 
 
 def campaign(state: State) -> None:
@@ -51,6 +58,7 @@ def may_campaign(state: State) -> bool:
 def _become_pre_candidate(state: State) -> None:
     reads.give_up_all(state)
     _enter(state, Role.PRE_CANDIDATE, NOBODY)
+    state.restart_election_timer()
     state.votes = {state.replica: True}
     last_index, last_term = state.log.last_index, state.log.last_term
     for voter in _other_voters(state):
@@ -69,6 +77,7 @@ def become_candidate(state: State, transfer: bool = False) -> None:
     state.set_term(state.term + 1)
     state.set_vote(state.replica)
     _enter(state, Role.CANDIDATE, NOBODY)
+    state.restart_election_timer()
     state.votes = {}
     last_index, last_term = state.log.last_index, state.log.last_term
     for voter in _other_voters(state):
@@ -94,6 +103,7 @@ def settle(state: State) -> None:
 def _become_leader(state: State) -> None:
     """Begin with an entry of the new term: only what is committed with it is known to be (R4)."""
     _enter(state, Role.LEADER, state.replica)
+    state.restart_election_timer()
     inherited = state.log.entries(state.log.commit_index + 1, state.log.last_index)
     leading = Leading(
         term_began_index=state.log.last_index + 1,
@@ -110,7 +120,6 @@ def _enter(state: State, role: Role, leader: int) -> None:
     state.leading = None
     state.votes = {}
     state.is_quiescent = False
-    state.restart_election_timer()
 
 
 def _other_voters(state: State) -> tuple[int, ...]:
