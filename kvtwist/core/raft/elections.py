@@ -27,8 +27,8 @@ from kvtwist.core.raft.state import NOBODY, Leading, Role, State
 def become_follower(state: State, term: int, leader: int) -> None:
     """Follow *leader*, or nobody yet, in *term*.
 
-    Who was a follower already waits no longer because of a later term: else a replica that cannot
-    win would keep those that can from standing (paper, figure 2, "Followers").
+    A later term alone does not put off a follower's own election: else a replica that cannot win
+    would keep those that can from standing (paper, figure 2, "Followers").
     """
     goes_on_waiting = state.role is Role.FOLLOWER and term > state.term
     if term > state.term:
