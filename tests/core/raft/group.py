@@ -363,7 +363,7 @@ class Group:
 
     def add(self, replica: int, configuration: Configuration | None = None) -> Member:
         """A new member; one that joins later knows no configuration yet."""
-        chance = (replica - 1) / 16
+        chance = (replica - 1) / 8
         restored = Restored(configuration or Configuration())
         new = self.members[replica] = Member(replica, restored, self.settings, lambda: chance)
         return new
