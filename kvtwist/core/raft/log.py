@@ -270,9 +270,9 @@ class Log:
         compacted is returned as it is, with term 0.
         """
         place = min(index, self.last_index)
-        while (here := self.term_at(place) or 0) > term:
+        while place >= self.compacted_index and (self.term_at(place) or 0) > term:
             place -= 1
-        return place, here
+        return place, self.term_at(place) or 0
 
     def _note_configurations(self, entries: Sequence[Entry]) -> None:
         for entry in entries:

@@ -275,6 +275,11 @@ class AgreementTests(SynchronousTestCase):
         self.assertEqual(log.find_agreement(3, 2), (3, 0))
         self.assertEqual(log.find_agreement(6, 3), (4, 0))
 
+    def test_no_such_term(self) -> None:
+        """Whatever a message says, the search ends: before the first entry that is here."""
+        self.assertEqual(Log(ONE, entries=log_of(1, 1)).find_agreement(2, -1), (-1, 0))
+        self.assertEqual(compacted(5, 4, 4).find_agreement(6, -1), (4, 0))
+
     @quickly
     @given(st.data())
     def test_against_a_search(self, data: st.DataObject) -> None:
