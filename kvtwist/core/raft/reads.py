@@ -101,7 +101,9 @@ def forward(state: State) -> None:
     contexts, state.asking = tuple(state.asking), []
     state.read_number += 1
     state.forwarded[state.read_number] = Forwarded(contexts, state.now)
-    state.send(ReadIndexRequest(state.replica, state.leader, state.term, state.read_number))
+    state.send_when_voted(
+        ReadIndexRequest(state.replica, state.leader, state.term, state.read_number)
+    )
 
 
 def answered(state: State, response: ReadIndexResponse) -> None:

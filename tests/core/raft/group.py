@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import TypeVar
 from zlib import crc32
 
@@ -407,10 +406,12 @@ class Group:
     def elect(self, replica: int) -> Member:
         """Have *replica*, whose group has no leader, elected."""
         one = self.members[replica]
-        while one.raft.role is not Role.LEADER:
+        for _ in range(10 * self.settings.election_timeout_ticks):
             one.raft.tick()
             self.deliver()
-        return one
+            if one.raft.role is Role.LEADER:
+                return one
+        raise AssertionError(f"{replica} is not elected")
 
     def propose(self, *payloads: bytes) -> Proposed:
         """Propose at the leader, and have everything done."""
@@ -425,8 +426,3 @@ class Group:
             for other in self.members.values():
                 for index in one.states.keys() & other.states.keys():
                     assert one.states[index] == other.states[index], f"they differ at {index}"
-
-
-def with_quiescence(settings: Settings, ticks: int = 6) -> Settings:
-    """*settings* of a group that falls silent."""
-    return replace(settings, quiesce_after_ticks=ticks)
