@@ -205,12 +205,12 @@ class Raft:
     def suspect(self) -> None:
         """The leader's node is silent: do not wait for the shortest election timeout again.
 
-        Also the only thing that wakes a silent follower when its leader is gone. With leases it
-        does nothing but that: this replica may have been counted on for one just now, and to
-        suspect is not to know (R6, W1).
+        Also, apart from a read, the only thing that wakes a silent follower when its leader is
+        gone. With leases it does nothing but that: this replica may have been counted on for one
+        just now, and to suspect is not to know (R6, W1).
         """
         state = self._state
-        state.is_quiescent = False
+        self._wake_to_act()
         if state.role is Role.FOLLOWER and not state.settings.lease_reads:
             base = state.settings.election_timeout_ticks
             state.elapsed_ticks = max(state.elapsed_ticks, base)
@@ -226,8 +226,10 @@ class Raft:
             leader.snapshot_sent(self._state, self._state.leading, to, delivered)
 
     def _wake_to_act(self) -> None:
-        if self._state.is_quiescent and self._state.leading is not None:
-            leader.wake(self._state, self._state.leading)
+        state = self._state
+        if state.is_quiescent and state.leading is not None:
+            leader.wake(state, state.leading)
+        state.is_quiescent = False
 
     def _not_leader(self) -> Dropped:
         known = self._state.leader != NOBODY

@@ -349,3 +349,19 @@ class LeaseTests(SynchronousTestCase):
         self.assertEqual(one.raft.term, 1)
         one.tick()
         self.assertEqual(len(one.step(*candidacies)), 2)
+
+    def test_suspicion_does_not_break_it(self) -> None:
+        """R6, W1: the followers of a leader that is suspected wrongly do not elect another one
+        while it answers reads from its lease."""
+        group = Group(3, settings=LEASES)
+        group.tick(2 * BASE)
+        old = group.leader
+        group.isolate(old.replica)
+        for replica in (2, 3):
+            group[replica].suspect()
+        for _ in range(BASE - LEASES.lease_drift_ticks - 1):
+            group.tick()
+            old.reads.clear()
+            old.raft.read_index(b"r")
+            group.deliver()
+            self.assertTrue(not old.reads or group.leader is old)
