@@ -25,7 +25,8 @@ class Settings:
         lately votes another one in (dissertation, 4.2.3 and 6.2; R8).
     :ivar lease_reads: answer reads without asking, while a majority cannot have elected another
         leader yet (dissertation, 6.4.1). It trusts the replicas' clocks to run equally fast (R6).
-    :ivar lease_drift_ticks: by how much the lease is shorter than the election timeout.
+    :ivar lease_drift_ticks: by how much the lease is shorter than the election timeout; one tick at
+        least, for replicas' ticks do not come at the same moments.
     :ivar quiesce_after_ticks: a group in which nothing has happened for so long falls silent; 0:
         never. The caller has to look after its leader then: see `Raft.suspect`.
     """
@@ -49,7 +50,7 @@ class Settings:
             raise ValueError("heartbeats must be more frequent than elections")
         if self.lease_reads and not self.check_quorum:
             raise ValueError("leases need check_quorum: else a new leader is elected within one")
-        if not 0 <= self.lease_drift_ticks < self.election_timeout_ticks:
+        if not 0 < self.lease_drift_ticks < self.election_timeout_ticks:
             raise ValueError("lease_drift_ticks is a part of election_timeout_ticks")
         for name in (
             "append_bytes_max",

@@ -29,10 +29,12 @@ class SettingsTests(SynchronousTestCase):
         self.assertRaises(ValueError, Settings, lease_reads=True, check_quorum=False)
 
     def test_lease_is_a_part_of_the_timeout(self) -> None:
-        """A lease has a length."""
-        Settings(lease_drift_ticks=9)
-        self.assertRaises(ValueError, Settings, lease_drift_ticks=10)
-        self.assertRaises(ValueError, Settings, lease_drift_ticks=-1)
+        """R6: a lease has a length, and is shorter than a follower's patience: its ticks may come
+        right after a heartbeat, so that it has waited ten when nine have passed."""
+        for ticks in (1, 9):
+            Settings(lease_drift_ticks=ticks)
+        for ticks in (-1, 0, 10):
+            self.assertRaises(ValueError, Settings, lease_drift_ticks=ticks)
 
     def test_bounds_let_something_through(self) -> None:
         """A limit of 0 would stop a group for ever."""
