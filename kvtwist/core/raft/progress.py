@@ -74,9 +74,14 @@ class Progress:
     def may_send(self) -> bool:
         """Whether an `AppendRequest` may be sent now."""
         if self.sending is Sending.REPLICATE:
-            full = len(self._inflight) >= self._messages_max
-            return not full and self._inflight_bytes < self._bytes_max
+            return not self.is_full
         return self.sending is Sending.PROBE and not self.is_waiting
+
+    @property
+    def is_full(self) -> bool:
+        """In `Sending.REPLICATE`: as much is under way as may be (R16)."""
+        full = len(self._inflight) >= self._messages_max or self._inflight_bytes >= self._bytes_max
+        return self.sending is Sending.REPLICATE and full
 
     @property
     def inflight(self) -> tuple[int, int]:
@@ -138,12 +143,9 @@ class Progress:
         self._become(Sending.SNAPSHOT)
 
     def heard(self) -> None:
-        """It has answered a heartbeat: a probe that was lost may be sent again, and one more
-        message when those under way fill the room, for they may be lost."""
+        """It has answered a heartbeat: a probe that was lost may be sent again."""
         self.is_active = True
         self.is_waiting = False
-        if self.sending is Sending.REPLICATE and not self.may_send:
-            self._drop_first()
 
     def _become(self, sending: Sending) -> None:
         self.sending = sending

@@ -59,18 +59,22 @@ def broadcast(state: State, leading: Leading) -> None:
 def replicate(state: State, leading: Leading, replica: int, probe: bool = False) -> bool:
     """Send *replica* the entries that it lacks, as many as may be under way. Whether any were sent.
 
-    :param probe: send a message even when there are none: an answer is wanted.
+    :param probe: send a message even when there are none: an answer is wanted. When there is no
+        room, that message has no entries: it finds out whether those under way were lost, and
+        does not add to them (R16).
     """
     progress = leading.progress[replica]
+    is_full = progress.is_full
     sent = False
-    while progress.may_send and (probe or progress.next <= state.log.last_index):
+    while (progress.may_send or (is_full and probe)) and (
+        probe or progress.next <= state.log.last_index
+    ):
         if progress.next <= state.log.compacted_index:
             progress.need_snapshot()
             state.snapshots_wanted.append(replica)
             return sent
-        entries = state.log.entries(
-            progress.next, state.log.last_index, state.settings.append_bytes_max
-        )
+        last = progress.next - 1 if is_full else state.log.last_index
+        entries = state.log.entries(progress.next, last, state.settings.append_bytes_max)
         _send_append(state, replica, progress, entries)
         probe, sent = False, True
     return sent
