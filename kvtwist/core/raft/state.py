@@ -345,7 +345,7 @@ def _restored_log(restored: Restored) -> Log:
         restored.compacted_term,
         restored.entries,
     )
-    if restored.entries and restored.entries[-1].term > restored.hard_state.term:
+    if log.last_term > restored.hard_state.term:
         raise ValueError("an entry is of a later term than the replica: its disk is damaged")
     if not log.compacted_index <= restored.applied <= log.last_index:
         raise ValueError("the state machine and the log do not fit each other")
