@@ -276,8 +276,10 @@ def member(
 
 def campaign(candidate: Member) -> list[Message]:
     """Let *candidate* wait until it stands for election. What it sent then."""
-    while candidate.raft.role is Role.FOLLOWER:
-        candidate.raft.tick()
+    for _ in range(2 * candidate.settings.election_timeout_ticks):
+        if candidate.raft.role is Role.FOLLOWER:
+            candidate.raft.tick()
+    assert candidate.raft.role is not Role.FOLLOWER
     return candidate.settle()
 
 

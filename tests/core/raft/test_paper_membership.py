@@ -116,6 +116,14 @@ class ChangeTests(SynchronousTestCase):
         acknowledge(one, 4)
         self.assertEqual(one.raft.commit_index, 2)
 
+    def test_what_is_known_of_the_others_stays(self) -> None:
+        """4.1: else each change would begin with finding out again where all logs agree."""
+        one = leading()
+        change(one, AddLearner(4))
+        known = one.raft.progress()
+        self.assertEqual([known[replica].match for replica in (2, 3, 4)], [1, 1, 0])
+        self.assertIs(known[2].sending, Sending.REPLICATE)
+
     def test_removed_does_not_count(self) -> None:
         """4.1: nor is it sent anything more."""
         one = leading(voters=(1, 2, 3, 4))
@@ -233,6 +241,14 @@ class RemovedLeaderTests(SynchronousTestCase):
             sent = only(AppendRequest, acknowledge(one, 3))
             self.assertIs(one.raft.role, Role.FOLLOWER)
             self.assertEqual({(each.to, each.commit) for each in sent}, {(2, 2), (3, 2), (4, 2)})
+
+    def test_stays_while_only_what_precedes_is_committed(self) -> None:
+        """4.2.2: an earlier entry's commit ends nothing."""
+        one = leading(voters=(1, 2, 3, 4))
+        one.raft.propose([b"x"])
+        change(one, Remove(1))
+        acknowledge(one, 2, 3, index=2)
+        self.assertEqual((one.raft.commit_index, one.raft.role), (2, Role.LEADER))
 
     def test_does_not_count_itself(self) -> None:
         """4.2.2: the majority is of the others."""

@@ -66,6 +66,14 @@ class DurabilityTests(SynchronousTestCase):
             one.write()
             self.assertEqual({type(message) for message in one.take()}, {kind})
 
+    def test_r1_vote_in_a_term_that_is_durable(self) -> None:
+        """R1: the vote is a promise of its own."""
+        one = member(term=1)
+        one.raft.step(VoteRequest(2, 1, 1, 0, 0))
+        self.assertEqual(one.take(), [])
+        one.write()
+        self.assertEqual(one.take(), [VoteResponse(1, 2, 1, granted=True)])
+
     def test_r1_own_vote(self) -> None:
         """R1: nor does a candidate count its own vote before: here that would be the majority."""
         one = member(voters=(1, 2))
