@@ -219,7 +219,8 @@ def snapshot_sent(state: State, leading: Leading, to: int, delivered: bool) -> N
     """The snapshot has been delivered to *to*, or has failed: see where its log stands."""
     progress = leading.progress.get(to)
     if progress is not None and progress.sending is Sending.SNAPSHOT:
-        if not delivered:
-            progress.pending_snapshot_index = 0
-        progress.probe()
+        if delivered:
+            progress.probe()
+        else:
+            progress.snapshot_failed()
         progress.is_waiting = True  # for the answer, or the next heartbeat's: not in a loop

@@ -134,7 +134,7 @@ class Progress:
         self._become(Sending.PROBE)
 
     def snapshot_failed(self) -> None:
-        """The snapshot did not arrive."""
+        """The snapshot did not arrive: find out what is there without it."""
         self.pending_snapshot_index = 0
         self.probe()
 
