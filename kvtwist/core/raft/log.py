@@ -10,8 +10,8 @@ It knows four places in the log. From the front::
 
 **Invariants:** ``compacted_index <= applying_index <= min(commit_index, durable_index)``, and
 neither of these is past ``last_index``. ``applying_index`` and ``commit_index`` never fall.
-``durable_index`` falls when what was durable is replaced: to 0 by a snapshot, until that is written;
-only then it is less than the two before it.
+``durable_index`` falls when what was durable is replaced: to 0 by a snapshot, until that is
+written; only then it is less than the two before it.
 
 ``durable_index`` and ``commit_index`` are in no order: a leader learns that its own entries are
 committed by the others before its own disk has them.
