@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import combinations, product
 
 from hypothesis import given, settings
@@ -145,7 +145,7 @@ class EncodingTests(SynchronousTestCase):
     @given(st.binary(max_size=64))
     def test_anything(self, data: bytes) -> None:
         """Any bytes are a configuration or a `ValueError`."""
-        with suppress(ValueError):
+        with contextlib.suppress(ValueError):  # trial takes a `suppress` of a module for its own
             self.assertEqual(Configuration.decode(data).encode(), data)
 
 

@@ -258,11 +258,16 @@ class RemovedLeaderTests(SynchronousTestCase):
         self.assertEqual(one.raft.commit_index, 1)
 
     def test_leads_while_it_is_not_a_member(self) -> None:
-        """4.2.2: until then it does its work."""
+        """4.2.2: until then it goes on sending what it has; of new proposals it would not learn
+        what becomes of them, so that it takes none."""
         one = leading()
+        one.raft.propose([b"x"])
         change(one, Remove(1))
-        self.assertIsInstance(one.raft.propose([b"x"]), Proposed)
-        self.assertEqual({each.to for each in only(AppendRequest, one.settle())}, {2, 3})
+        self.assertEqual(one.raft.propose([b"y"]), Dropped(Reason.LEAVING))
+        beats = only(Heartbeat, one.tick(PLAIN.heartbeat_ticks))
+        self.assertEqual({each.to for each in beats}, {2, 3})
+        acknowledge(one, 2, 3, index=2)
+        self.assertEqual((one.raft.commit_index, one.raft.role), (2, Role.LEADER))
 
     def test_may_stand_before_it_is_committed(self) -> None:
         """4.2.2: it may be the only one that has the entry; its own vote does not count."""
