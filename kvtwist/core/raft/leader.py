@@ -92,8 +92,8 @@ def wake(state: State, leading: Leading) -> None:
 def on_append_response(state: State, leading: Leading, response: AppendResponse) -> None:
     """A follower has, or has not, taken over entries."""
     progress = leading.progress.get(response.sender)
-    if progress is None:
-        return  # it was removed
+    if progress is None or response.index > state.log.last_index:
+        return  # it was removed; or it says what cannot be
     progress.is_active = True
     leading.idle_ticks = 0
     if response.rejected:

@@ -201,9 +201,9 @@ class Log:
     def append(self, entries: Sequence[Entry]) -> None:
         """Add *entries* at the end."""
         _check_row(entries, self.last_index, self.last_term)
+        self._note_configurations(entries)  # first: what cannot be read must leave nothing behind
         self._entries.extend(entries)
         self.last_index += len(entries)
-        self._note_configurations(entries)
 
     def merge(self, entries: Sequence[Entry]) -> None:
         """Take over a leader's *entries*, which follow an entry that is here.
@@ -276,9 +276,11 @@ class Log:
         return place, self.term_at(place) or 0
 
     def _note_configurations(self, entries: Sequence[Entry]) -> None:
-        for entry in entries:
-            if entry.kind is EntryKind.CONFIGURATION:
-                self._configurations.append((entry.index, Configuration.decode(entry.data)))
+        self._configurations += [
+            (entry.index, Configuration.decode(entry.data))
+            for entry in entries
+            if entry.kind is EntryKind.CONFIGURATION
+        ]
 
     # -- to the disk and back -----------------------------------------------------------------
 

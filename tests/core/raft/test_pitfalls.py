@@ -25,6 +25,7 @@ from kvtwist.core.raft import (
     Settings,
     Snapshot,
 )
+from kvtwist.core.raft.log import Log
 from kvtwist.core.raft.messages import (
     AppendRequest,
     AppendResponse,
@@ -266,3 +267,26 @@ class RestartTests(SynchronousTestCase):
         self.refused(Restored(alone, HardState(2), 3, 1, log_of(2, first=4), applied=2))
         self.refused(Restored(alone, HardState(1), entries=log_of(2)))
         self.refused(Restored(alone, HardState(1), 3, 2, applied=3))
+
+
+class FalseWordsTests(SynchronousTestCase):
+    """Promise 4: what no correct replica could say stops nobody."""
+
+    def test_acknowledged_what_is_not_there(self) -> None:
+        """A leader would send, or commit, entries that it does not have."""
+        one = leading()
+        last = one.raft.last_index
+        for rejected in (False, True):
+            false = AppendResponse(2, 1, one.raft.term, last + 5, rejected)
+            one.raft.step(false)
+            one.settle()
+        self.assertEqual(one.raft.commit_index, last)
+        self.assertLessEqual(one.raft.progress()[2].match, last)
+
+    def test_a_configuration_that_cannot_be_read(self) -> None:
+        """Half of a message must not stay behind in the log."""
+        log = Log(Configuration((1, 2, 3)))
+        bad = [Entry(1, 1), Entry(2, 1, EntryKind.CONFIGURATION, b"?")]
+        self.assertRaises(ValueError, log.append, bad)
+        self.assertEqual((log.last_index, log.configuration_index), (0, 0))
+        self.assertFalse(log.has_unwritten)
