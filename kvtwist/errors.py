@@ -4,7 +4,12 @@
 
     KvtwistError
     +-- ConfigurationError      the operator: what was given cannot be used
+    |   +-- StoreLocked         another process uses the data directory
     +-- HelloRefused            the two ends of a connection do not belong together
+    +-- StorageError            the node's own disk
+    |   +-- StoreFailed         a write or sync has failed: this store is not to be used again
+    |   +-- StoreDamaged        what is on the disk is not what was written
+    |   +-- DiskFull            (also a NotDone) there is no room
     +-- NotDone                 the request was definitely not carried out
     |   +-- Unavailable         who could do it is not there (now)
     |   |   +-- NotSent         no byte of the request has left this process
@@ -189,6 +194,28 @@ class NodeFault(OutcomeUnknown):
     """The node met a bug of its own; its log has the traceback."""
 
     code = "NODE_FAULT"
+
+
+class StorageError(KvtwistError):
+    """The node's disk, or what is on it."""
+
+
+class StoreFailed(StorageError):
+    """A write, a sync or a read of the disk has failed; nothing more is attempted."""
+
+
+class StoreDamaged(StorageError):
+    """A record is not what was written; it is never served, and never guessed at."""
+
+
+class DiskFull(StorageError, NotDone):
+    """There is no room on the node's disk. Reads go on; writes do when there is room again."""
+
+    code = "DISK_FULL"
+
+
+class StoreLocked(ConfigurationError):
+    """Another process uses the data directory."""
 
 
 class ManyFailed(KvtwistError):

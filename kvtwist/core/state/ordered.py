@@ -26,9 +26,10 @@ V = TypeVar("V")
 class Frozen(Generic[V]):
     """What a map held when it was frozen. Iterates over (key, value) in the order of keys."""
 
-    __slots__ = ("_count", "_leaves")
+    __slots__ = ("_count", "_firsts", "_leaves")
 
-    def __init__(self, leaves: list[dict[bytes, V]], count: int) -> None:
+    def __init__(self, firsts: list[bytes], leaves: list[dict[bytes, V]], count: int) -> None:
+        self._firsts = firsts
         self._leaves = leaves
         self._count = count
 
@@ -36,9 +37,11 @@ class Frozen(Generic[V]):
         return self._count
 
     def __iter__(self) -> Iterator[tuple[bytes, V]]:
-        for leaf in self._leaves:
-            for key in sorted(leaf):
-                yield key, leaf[key]
+        return _walk(self._firsts, self._leaves, b"", None)
+
+    def items(self, start: bytes = b"", end: bytes | None = None) -> Iterator[tuple[bytes, V]]:
+        """(key, value) from *start* on, before *end*."""
+        return _walk(self._firsts, self._leaves, start, end)
 
 
 class Ordered(Generic[V]):
@@ -93,19 +96,12 @@ class Ordered(Generic[V]):
 
     def items(self, start: bytes = b"", end: bytes | None = None) -> Iterator[tuple[bytes, V]]:
         """(key, value) from *start* on, before *end*. The map must not change meanwhile."""
-        for place in range(bisect_right(self._firsts, start) - 1, len(self._leaves)):
-            if end is not None and self._firsts[place] >= end:
-                return
-            leaf = self._leaves[place]
-            keys = sorted(leaf)
-            until = len(keys) if end is None else bisect_left(keys, end)
-            for key in islice(keys, bisect_left(keys, start), until):
-                yield key, leaf[key]
+        return _walk(self._firsts, self._leaves, start, end)
 
     def freeze(self) -> Frozen[V]:
         """A view of what is here now, which no later change shows in."""
         self._epoch += 1
-        return Frozen(self._leaves.copy(), self._count)
+        return Frozen(self._firsts.copy(), self._leaves.copy(), self._count)
 
     def _thaw(self, place: int) -> dict[bytes, V]:
         """A leaf of our own in place of one that a frozen view has too."""
@@ -146,3 +142,16 @@ class Ordered(Generic[V]):
             self._leaves[left] = theirs
             self._made[left] = self._made[left + 1]
         del self._leaves[left + 1], self._made[left + 1], self._firsts[left + 1]
+
+
+def _walk(
+    firsts: list[bytes], leaves: list[dict[bytes, V]], start: bytes, end: bytes | None
+) -> Iterator[tuple[bytes, V]]:
+    for place in range(bisect_right(firsts, start) - 1, len(leaves)):
+        if end is not None and firsts[place] >= end:
+            return
+        leaf = leaves[place]
+        keys = sorted(leaf)
+        until = len(keys) if end is None else bisect_left(keys, end)
+        for key in islice(keys, bisect_left(keys, start), until):
+            yield key, leaf[key]

@@ -1,0 +1,45 @@
+"""Checksums around what is kept.
+
+RocksDB has checksums of its own, of its blocks and of its log. These are the application's: they
+also cover the way in between, and the key, so that a value that turns up under another key is
+noticed as well.
+
+A frame is: format (1 byte), CRC-32 of key and payload (4, big-endian), length of the payload (4),
+the payload.
+"""
+
+from __future__ import annotations
+
+import struct
+from zlib import crc32
+
+from kvtwist.errors import StoreDamaged
+
+_FORMAT = 1
+_HEAD = struct.Struct(">BII")
+PAYLOAD_BYTES_MAX = (1 << 32) - 1
+
+
+def sealed(key: bytes, payload: bytes) -> bytes:
+    """*payload* in a frame, to be kept under *key*."""
+    return _HEAD.pack(_FORMAT, crc32(payload, crc32(key)), len(payload)) + payload
+
+
+def opened(key: bytes, frame: bytes) -> bytes:
+    """The payload of what was kept under *key*.
+
+    :raises StoreDamaged: when it is not what was sealed; it must not be used (S3).
+    """
+    if len(frame) < _HEAD.size:
+        raise StoreDamaged(f"the record {_shown(key)} is cut off: the disk has damaged it")
+    form, checksum, length = _HEAD.unpack_from(frame)
+    payload = frame[_HEAD.size :]
+    if form != _FORMAT or length != len(payload) or checksum != crc32(payload, crc32(key)):
+        raise StoreDamaged(
+            f"the record {_shown(key)} has a wrong checksum: the disk has damaged it"
+        )
+    return payload
+
+
+def _shown(key: bytes) -> str:
+    return key[:40].hex()

@@ -1,0 +1,218 @@
+"""The engine on disk: RocksDB, through ``rocksdict``. The only module that knows either.
+
+What is set on purpose, and why:
+
+* A batch is durable when its ``commit`` with *sync* returns: RocksDB then has called ``fdatasync``
+  on its write-ahead log.
+* Recovery accepts a torn tail of that log, which a crash leaves, and nothing else: RocksDB's own
+  default drops everything after a damaged record in the middle, silently (S7).
+* After a failed commit nothing more is attempted (S1). Only a full disk is another matter: then the
+  database is opened again, as after a crash (S8).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import rocksdict
+
+from kvtwist.errors import DiskFull, StorageError, StoreDamaged, StoreFailed, StoreLocked
+from kvtwist.storage.engine import NOT_CACHED, Batch, Kind, NotCached, View
+
+WRITE_BUFFER_BYTES = 32 << 20
+BLOCK_CACHE_BYTES = 64 << 20
+WAL_BYTES_MAX = 128 << 20
+_BLOOM_BITS_PER_KEY = 10
+_LOG_FILES_KEPT = 2
+
+_FULL = ("No space left on device", "Disk quota exceeded")
+_DAMAGED = ("Corruption",)
+
+
+class RocksView:
+    """One iterator of RocksDB's, which goes on showing what there was when it was made.
+
+    A snapshot would be the thing to use, but the iterators that ``rocksdict`` 0.3 makes of one show
+    what is there now.
+    """
+
+    def __init__(self, database: Any) -> None:
+        with _translated():
+            self._place = database.iter()
+        self._scans = 0
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of *key*."""
+        return next((value for _, value in self.scan(key, key + b"\0")), None)
+
+    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Keys from *start* up to *end*."""
+        self._scans += 1
+        mine = self._scans
+        for each in _scan(self._place, start, end):
+            yield each
+            if mine != self._scans:
+                raise RuntimeError("a view makes one scan at a time")
+
+
+class RocksEngine:
+    """`kvtwist.storage.engine.Engine` in a directory.
+
+    :param directory: made if it is not there, for nobody but this user.
+    :raises StoreLocked: when another process has it open.
+    :raises StoreDamaged: when it cannot be read as what it was.
+    :raises StoreFailed: when it cannot be opened for another reason.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = _locked(directory / "lock")
+        except OSError as error:
+            raise StoreFailed(f"{directory} cannot be used: {error.strerror}") from error
+        try:
+            self._database = self._open()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of *key*."""
+        with _translated():
+            value: bytes | None = self._database.get(key)
+            return value
+
+    def get_cached(self, key: bytes) -> bytes | NotCached | None:
+        """The value of *key*, if it is in memory, or certain not to exist."""
+        with _translated():
+            may_exist, value = self._database.key_may_exist(key, fetch=True)
+        if value is not None:
+            found: bytes = value
+            return found
+        return NOT_CACHED if may_exist else None
+
+    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Keys from *start* up to *end*."""
+        with _translated():
+            place = self._database.iter()
+        return _scan(place, start, end)
+
+    def commit(self, batch: Batch, *, sync: bool) -> None:
+        """Do all that *batch* says."""
+        writes = rocksdict.WriteBatch(raw_mode=True)
+        for kind, key, value in batch.operations:
+            if kind is Kind.PUT:
+                writes.put(key, value)
+            elif kind is Kind.DELETE:
+                writes.delete(key)
+            else:
+                writes.delete_range(key, value)
+        options = rocksdict.WriteOptions()
+        options.sync = sync
+        with _translated():
+            self._database.write(writes, options)
+
+    def view(self) -> AbstractContextManager[View]:
+        """What is there now; given up with the last reference to it."""
+        return nullcontext(RocksView(self._database))
+
+    def reopen(self) -> None:
+        """Drop the handle, which may raise once more, and open again (S8)."""
+        with suppress(Exception):
+            self._database.close()
+        self._database = self._open()
+
+    def size_bytes(self) -> int:
+        """All files in the directory."""
+        total = 0
+        for entry in os.scandir(self._directory):
+            with suppress(FileNotFoundError):  # RocksDB removes files when it likes
+                total += entry.stat().st_size
+        return total
+
+    def compact(self, start: bytes, end: bytes) -> None:
+        """Have RocksDB write that range anew."""
+        with _translated():
+            self._database.compact_range(start, end)
+
+    def close(self) -> None:
+        """Close it, and let others have the directory."""
+        try:
+            with suppress(rocksdict.DbClosedError), _translated():
+                self._database.close()
+        finally:
+            self._lock.close()
+
+    def _open(self) -> Any:
+        with _translated():
+            return rocksdict.Rdict(str(self._directory), _options())
+
+
+def _options() -> Any:
+    blocks = rocksdict.BlockBasedOptions()
+    blocks.set_block_cache(rocksdict.Cache(BLOCK_CACHE_BYTES))
+    blocks.set_bloom_filter(_BLOOM_BITS_PER_KEY, False)
+    options = rocksdict.Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_wal_recovery_mode(rocksdict.DBRecoveryMode.tolerate_corrupted_tail_records())
+    options.set_paranoid_checks(True)
+    options.set_block_based_table_factory(blocks)
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_max_total_wal_size(WAL_BYTES_MAX)
+    options.set_keep_log_file_num(_LOG_FILES_KEPT)
+    return options
+
+
+def _scan(place: Any, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Page through RocksDB's iterator, which ends where it meets damage, and then says so."""
+    with _translated():
+        place.seek(start)
+    while place.valid():
+        key: bytes = place.key()
+        if key >= end:
+            return
+        yield key, place.value()
+        place.next()
+    with _translated():
+        place.status()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """RocksDB's errors, which are plain exceptions with a text, as ours."""
+    try:
+        yield
+    except (StorageError, rocksdict.DbClosedError):
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        if any(sign in text for sign in _FULL):
+            raise DiskFull(f"the disk is full: {text}") from error
+        if any(sign in text for sign in _DAMAGED):
+            raise StoreDamaged(f"the store is damaged: {text}") from error
+        raise StoreFailed(f"the store failed: {text}") from error
+
+
+def _locked(path: Path) -> IO[str]:
+    """An open file that no other process has locked."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    lock = os.fdopen(descriptor, "r+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = lock.read(20).strip()
+        lock.close()
+        who = f" (process {holder})" if holder.isdigit() else ""
+        raise StoreLocked(
+            f"{path.parent} is in use by another process{who}: two nodes cannot share a directory"
+        ) from error
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock

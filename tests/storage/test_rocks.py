@@ -1,0 +1,151 @@
+"""The engine on disk: what it keeps over restarts, and what it says of a damaged or taken disk."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from shutil import rmtree
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvtwist.errors import StorageError, StoreDamaged, StoreFailed, StoreLocked
+from kvtwist.storage.engine import Batch, Engine
+from kvtwist.storage.rocks import RocksEngine
+from tests.storage.contract import END, EngineContract, batch_of
+
+
+class Directories(SynchronousTestCase):
+    """A new directory for each engine."""
+
+    def setUp(self) -> None:
+        self.top = Path(tempfile.mkdtemp(prefix="kvtwist-test-"))
+        self.addCleanup(rmtree, self.top)
+        self.number = 0
+
+    def new_directory(self) -> Path:
+        self.number += 1
+        return self.top / f"store-{self.number}"
+
+    def opened(self, directory: Path) -> RocksEngine:
+        engine = RocksEngine(directory)
+        self.addCleanup(engine.close)
+        return engine
+
+
+class RocksEngineTests(EngineContract, Directories):
+    def make_engine(self) -> Engine:
+        return self.opened(self.new_directory())
+
+
+class KeepingTests(Directories):
+    def test_what_was_committed_is_there_again(self) -> None:
+        """The whole point of a disk."""
+        directory = self.new_directory()
+        engine = RocksEngine(directory)
+        engine.commit(batch_of(("put", b"a", b"1"), ("put", b"b", b"2")), sync=True)
+        engine.close()
+        self.assertEqual(list(self.opened(directory).scan(b"", END)), [(b"a", b"1"), (b"b", b"2")])
+
+    def test_synced_is_there_after_a_kill(self) -> None:
+        """A process that is killed right after a synced commit has lost nothing."""
+        directory = self.new_directory()
+        program = (
+            "import os, sys; from pathlib import Path\n"
+            "from kvtwist.storage.engine import Batch\n"
+            "from kvtwist.storage.rocks import RocksEngine\n"
+            "engine = RocksEngine(Path(sys.argv[1])); batch = Batch(); batch.put(b'a', b'1')\n"
+            "engine.commit(batch, sync=True); os.kill(os.getpid(), 9)"
+        )
+        done = subprocess.run([sys.executable, "-c", program, str(directory)], check=False)
+        self.assertEqual(done.returncode, -9)
+        self.assertEqual(self.opened(directory).get(b"a"), b"1")
+
+    def test_a_torn_tail_is_what_a_crash_leaves(self) -> None:
+        """The write that a crash interrupted is dropped, those before it are kept (S7)."""
+        directory = self.committed_one_by_one(10)
+        log = self.write_ahead_log(directory)
+        os.truncate(log, log.stat().st_size - 5)
+        keys = [key for key, _ in self.opened(directory).scan(b"", END)]
+        self.assertEqual(keys, [b"%02d" % number for number in range(9)])
+
+    def test_damage_in_the_middle_is_not_passed_over(self) -> None:
+        """S7: RocksDB's default would open with half of the records, and say nothing."""
+        directory = self.committed_one_by_one(200)
+        log = self.write_ahead_log(directory)
+        data = bytearray(log.read_bytes())
+        data[len(data) // 2] ^= 0x10
+        log.write_bytes(data)
+        with self.assertRaises(StoreDamaged) as caught:
+            RocksEngine(directory)
+        self.assertIn("damaged", str(caught.exception))
+
+    def test_after_a_refusal_the_directory_is_free(self) -> None:
+        """An operator who mends the directory need not look for a lock."""
+        directory = self.committed_one_by_one(200)
+        log = self.write_ahead_log(directory)
+        whole = log.read_bytes()
+        log.write_bytes(whole[:1000] + b"\xff" + whole[1001:])
+        self.assertRaises(StorageError, RocksEngine, directory)
+        log.write_bytes(whole)
+        self.assertEqual(len(list(self.opened(directory).scan(b"", END))), 200)
+
+    def committed_one_by_one(self, count: int) -> Path:
+        directory = self.new_directory()
+        engine = RocksEngine(directory)
+        for number in range(count):
+            batch = Batch()
+            batch.put(b"%02d" % number, b"v" * 50)
+            engine.commit(batch, sync=True)
+        # Not closed but copied, as a crash leaves it: closing may write the log away.
+        copy = self.new_directory()
+        copy.mkdir()
+        for path in directory.iterdir():
+            (copy / path.name).write_bytes(path.read_bytes())
+        engine.close()
+        return copy
+
+    def write_ahead_log(self, directory: Path) -> Path:
+        (log,) = (path for path in directory.glob("*.log") if path.stat().st_size)
+        return log
+
+
+class DirectoryTests(Directories):
+    def test_nobody_else_can_look_in(self) -> None:
+        """It has everybody's values in it."""
+        directory = self.new_directory()
+        self.opened(directory)
+        self.assertEqual(stat.S_IMODE(directory.stat().st_mode), 0o700)
+        self.assertEqual(stat.S_IMODE((directory / "lock").stat().st_mode), 0o600)
+
+    def test_a_second_process_is_refused(self) -> None:
+        """Two nodes in one directory would destroy it; the error says who has it."""
+        directory = self.new_directory()
+        self.opened(directory)
+        with self.assertRaises(StoreLocked) as caught:
+            RocksEngine(directory)
+        self.assertIn(f"process {os.getpid()}", str(caught.exception))
+        self.assertIn(str(directory), str(caught.exception))
+
+    def test_closed_it_is_free(self) -> None:
+        """A restart follows at once."""
+        directory = self.new_directory()
+        RocksEngine(directory).close()
+        self.opened(directory)
+
+    def test_it_can_be_closed_twice(self) -> None:
+        """Whoever stops a node twice gets no traceback."""
+        engine = RocksEngine(self.new_directory())
+        engine.close()
+        engine.close()
+
+    def test_a_file_in_its_place(self) -> None:
+        """One line that names it."""
+        directory = self.new_directory()
+        directory.write_text("not a directory")
+        with self.assertRaises(StoreFailed) as caught:
+            RocksEngine(directory)
+        self.assertIn(str(directory), str(caught.exception))
