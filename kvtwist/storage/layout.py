@@ -1,0 +1,75 @@
+"""Where everything stands in a node's store: the keys. What stands there is in a frame, always.
+
+Each key begins with one byte that says what it is, then, for what belongs to a Raft group, the
+group's id in eight bytes, big-endian::
+
+    F                                    the format of the store
+    N                                    the node: its name, its identity, its boots
+    h group                              hard state
+    b group                              base of the log: what was compacted
+    l group index                        an entry of the log
+    s group                              the state machine, apart from what follows
+    e group generation session           a session
+    a group generation session seq       an answer that the session keeps
+    d group generation keyspace key      a record
+    x group generation time keyspace key a record that expires then
+
+*generation* is that of the data on this disk, which a snapshot that is installed raises (R13): it
+has nothing to do with the partition's, and is no business of any other replica's.
+
+This is a format: it never changes within `FORMAT`.
+"""
+
+from __future__ import annotations
+
+FORMAT = 1
+"""Of the whole store. A node refuses to open a later one."""
+
+STORE = b"F"
+NODE = b"N"
+HARD = b"h"
+BASE = b"b"
+ENTRY = b"l"
+STATE = b"s"
+SESSION = b"e"
+ANSWER = b"a"
+RECORD = b"d"
+DUE = b"x"
+
+PER_GENERATION = (SESSION, ANSWER, RECORD, DUE)
+"""The kinds that a snapshot replaces by another generation."""
+
+GROUP_MAX = (1 << 64) - 2
+
+
+def group_key(kind: bytes, group: int) -> bytes:
+    """The one key of its kind that *group* has."""
+    return kind + group.to_bytes(8, "big")
+
+
+def entry_key(group: int, index: int) -> bytes:
+    """Of an entry of the log; also the end of a range that has all before it."""
+    return ENTRY + group.to_bytes(8, "big") + index.to_bytes(8, "big")
+
+
+def generation_prefix(kind: bytes, group: int, generation: int) -> bytes:
+    """What the keys of a kind begin with in one generation of a group's data."""
+    return kind + group.to_bytes(8, "big") + generation.to_bytes(8, "big")
+
+
+def generation_range(kind: bytes, group: int, generation: int) -> tuple[bytes, bytes]:
+    """The range that has all keys of a kind in one generation, and none else."""
+    return (
+        generation_prefix(kind, group, generation),
+        generation_prefix(kind, group, generation + 1),
+    )
+
+
+def groups_range(kind: bytes) -> tuple[bytes, bytes]:
+    """The range that has the keys of a kind of all groups."""
+    return kind, bytes((kind[0] + 1,))
+
+
+def group_of(key: bytes) -> int:
+    """The group that a key belongs to."""
+    return int.from_bytes(key[1:9], "big")
