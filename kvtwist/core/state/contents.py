@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
-from kvtwist.core.state.ordered import Frozen, Ordered
+from kvtwist.core.state.ordered import Ordered
 from kvtwist.core.state.records import NEVER, REVISION_MAX, Record
 from kvtwist.core.state.sessions import Session, Sessions
 
@@ -25,6 +25,48 @@ def stored_key(keyspace: int, key: bytes) -> bytes:
     return keyspace.to_bytes(KEYSPACE_BYTES, "big") + key
 
 
+class Frozen(Protocol):
+    """Records at one moment: so many, and each as (stored key, record), in the order of keys."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[bytes, Stored]]: ...
+
+
+class Records(Protocol):
+    """Where records are kept: an `Ordered` in memory, or on a disk (`kvtwist.storage.records`)."""
+
+    def __len__(self) -> int: ...
+
+    def get(self, key: bytes) -> Stored | None:
+        """What is under *key*."""
+
+    def put(self, key: bytes, value: Stored) -> Stored | None:
+        """Put it there; what was there before."""
+
+    def remove(self, key: bytes) -> Stored:
+        """Remove what is there; `KeyError` when there is nothing."""
+
+    def items(self, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, Stored]]:
+        """(key, record) from *start* on, before *end*."""
+
+    def freeze(self) -> Frozen:
+        """A view that no later change shows in."""
+
+
+class Due(Protocol):
+    """Where is kept what expires, under its time and key: likewise."""
+
+    def put(self, key: bytes, value: bool) -> bool | None:
+        """Note one."""
+
+    def remove(self, key: bytes) -> bool:
+        """Forget one."""
+
+    def items(self, start: bytes = b"", end: bytes | None = None) -> Iterator[tuple[bytes, bool]]:
+        """Those from *start* on, before *end*."""
+
+
 class View(NamedTuple):
     """The contents at one moment, which no later change shows in."""
 
@@ -33,14 +75,14 @@ class View(NamedTuple):
     applied_index: int
     log_time_ms: int
     sessions: list[Session]
-    records: Frozen[Stored]
+    records: Frozen
 
 
 class Contents:
-    """The contents of one partition, in memory.
+    """The contents of one partition.
 
-    A store on a disk will take the place of ``_records`` and ``_due``, whose keys are made for it;
-    what changes them is only `put` and `remove`.
+    :param records: where its records are kept; by default in memory.
+    :param due: where is kept which of them expire; likewise.
 
     :ivar generation: of the partition's membership.
     :ivar revision: how many changes there were, and where they were counted from.
@@ -62,7 +104,13 @@ class Contents:
         "sessions",
     )
 
-    def __init__(self, generation: int, revision: int = 0) -> None:
+    def __init__(
+        self,
+        generation: int,
+        revision: int = 0,
+        records: Records | None = None,
+        due: Due | None = None,
+    ) -> None:
         if not 0 <= revision < REVISION_MAX:
             raise ValueError(f"a revision is between 0 and 2^63 - 2, not {revision}")
         self.generation = generation
@@ -71,8 +119,8 @@ class Contents:
         self.log_time_ms = 0
         self.sessions = Sessions()
         self.data_bytes = 0
-        self._records: Ordered[Stored] = Ordered()
-        self._due: Ordered[bool] = Ordered()
+        self._records: Records = Ordered[Stored]() if records is None else records
+        self._due: Due = Ordered[bool]() if due is None else due
 
     @property
     def key_count(self) -> int:

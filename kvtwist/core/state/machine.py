@@ -94,9 +94,28 @@ class StateMachine:
         :raises UnknownKind: when a later release wrote it: this replica must stop.
         :raises MalformedBytes: when it cannot be read: likewise.
         """
-        assert index == self._contents.applied_index + 1, (index, self._contents.applied_index)
-        command = decode(data)
+        return self.carry_out(index, decode(data))
+
+    def needs(self, command: Command) -> list[bytes]:
+        """The stored keys whose records *command* will look at.
+
+        If they are not in memory, they have to be there before it is carried out: nothing here
+        waits for a disk. What an entry before it changes is at hand anyway.
+        """
+        match command:
+            case Write():
+                asked = (*command.conditions, *command.operations)
+                return [stored_key(command.keyspace, each.key) for each in asked]
+            case Expire():
+                # Log time may move on until then, but not past what the command names.
+                return self._contents.due(command.until_ms, command.limit + 1)
+            case _:
+                return []
+
+    def carry_out(self, index: int, command: Command) -> Answer:
+        """Apply the entry at *index*, which says *command*."""
         contents = self._contents
+        assert index == contents.applied_index + 1, (index, contents.applied_index)
         contents.applied_index = index
         if command.stamp_ms > contents.log_time_ms:
             contents.log_time_ms = command.stamp_ms

@@ -115,6 +115,14 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
+    def ids(self) -> Iterable[int]:
+        """Of all sessions."""
+        return self._sessions.keys()
+
+    def find(self, id: int) -> Session | None:
+        """The session, if it is there; one that is due is, until it is removed."""
+        return self._sessions.get(id)
+
     def open(self, id: int, idle_ms: int, now_ms: int) -> TooManySessions | None:
         """Begin a session, if there is room."""
         if len(self._sessions) >= SESSIONS_MAX:

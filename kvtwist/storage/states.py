@@ -1,0 +1,223 @@
+"""State machines of partitions in a node's store.
+
+Everything that applied entries have changed is put into one batch with the index of the last of
+them: so the store always shows the state at some entry, and after a crash the log is applied again
+from there. Such a batch need not be synced: what it says is in the log as well, and the log is.
+
+A group's data stands in a *generation*. A snapshot fills another one, and one small batch then
+makes that the group's own (R13).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from kvtwist.core.state.answers import NotWritten, Written, decode_answer, encode_answer
+from kvtwist.core.state.commands import CloseSession, Command, Expire, OpenSession
+from kvtwist.core.state.commands import Write as WriteCommand
+from kvtwist.core.state.contents import Contents
+from kvtwist.core.state.fields import MalformedBytes, UnknownKind
+from kvtwist.core.state.machine import StateMachine
+from kvtwist.core.state.sessions import Session, Sessions
+from kvtwist.errors import StoreDamaged
+from kvtwist.storage.engine import Batch, View
+from kvtwist.storage.frames import opened, sealed
+from kvtwist.storage.layout import (
+    ANSWER,
+    PER_GENERATION,
+    SESSION,
+    STATE,
+    generation_prefix,
+    generation_range,
+    group_key,
+)
+from kvtwist.storage.records import Cached, StoredDue, StoredRecords, Write
+
+_VERSION = 1
+_STATE = struct.Struct(">BQQQQQQQ")
+_SESSION = struct.Struct(">BQQQ")
+FIRST_GENERATION = 1
+
+
+class StoredState:
+    """A group's state machine, and what of it is not in the store yet.
+
+    :ivar machine: entries are carried out on it; then `note` them here.
+    :ivar records: where its records are; see there for what has to be fetched first.
+    :ivar generation: that the data stands in.
+    """
+
+    def __init__(
+        self,
+        group: int,
+        generation: int,
+        contents: Contents,
+        records: StoredRecords,
+        write: Write,
+    ) -> None:
+        self.machine = StateMachine(contents)
+        self.records = records
+        self.generation = generation
+        self._group = group
+        self._contents = contents
+        self._write = write
+        self._touched: dict[int, set[int]] = {}
+        self._saved = {session.id: set(session.answers) for session in contents.sessions.freeze()}
+        self._is_expired = False
+
+    def note(self, index: int, command: Command) -> None:
+        """The entry at *index*, which says *command*, was carried out."""
+        match command:
+            case WriteCommand() if command.session:
+                self._touched.setdefault(command.session, set()).add(command.seq)
+            case OpenSession():
+                self._touched.setdefault(index, set())
+            case CloseSession():
+                self._touched.setdefault(command.session, set())
+            case Expire():
+                self._is_expired = True
+
+    def take_batch(self) -> tuple[Batch, int]:
+        """All changes since the last time, and a number for `committed`."""
+        self._save_sessions()
+        self._save_state()
+        number = self.records.taken()
+        return self._write.take(), number
+
+    def committed(self, number: int) -> None:
+        """The batches up to *number* are in the engine."""
+        self.records.committed(number)
+
+    def _save_state(self) -> None:
+        contents = self._contents
+        key = group_key(STATE, self._group)
+        packed = _STATE.pack(
+            _VERSION,
+            self.generation,
+            contents.generation,
+            contents.revision,
+            contents.applied_index,
+            contents.log_time_ms,
+            contents.data_bytes,
+            contents.key_count,
+        )
+        self._write.batch.put(key, sealed(key, packed))
+
+    # -- sessions -----------------------------------------------------------------------------
+
+    def _save_sessions(self) -> None:
+        sessions = self._contents.sessions
+        touched, self._touched = self._touched, {}
+        if self._is_expired:
+            self._is_expired = False
+            for id in self._saved.keys() - set(sessions.ids()):
+                touched.setdefault(id, set())
+        for id, seqs in touched.items():
+            session = sessions.find(id)
+            if session is None:
+                self._forget(id)
+            else:
+                self._save(session, seqs)
+
+    def _forget(self, id: int) -> None:
+        saved = self._saved.pop(id, None)
+        if saved is not None:
+            self._write.batch.delete(self._session_key(id))
+            for seq in saved:
+                self._write.batch.delete(self._answer_key(id, seq))
+
+    def _save(self, session: Session, seqs: set[int]) -> None:
+        batch, saved = self._write.batch, self._saved.setdefault(session.id, set())
+        key = self._session_key(session.id)
+        head = _SESSION.pack(_VERSION, session.idle_ms, session.expires_at_ms, session.mark)
+        batch.put(key, sealed(key, head))
+        for seq in [seq for seq in saved if seq < session.mark]:
+            saved.discard(seq)
+            batch.delete(self._answer_key(session.id, seq))
+        for seq in sorted(seqs):
+            answer = session.answers.get(seq)
+            if answer is not None and seq not in saved:
+                saved.add(seq)
+                place = self._answer_key(session.id, seq)
+                batch.put(place, sealed(place, encode_answer(answer)))
+
+    def _session_key(self, id: int) -> bytes:
+        return generation_prefix(SESSION, self._group, self.generation) + id.to_bytes(8, "big")
+
+    def _answer_key(self, id: int, seq: int) -> bytes:
+        prefix = generation_prefix(ANSWER, self._group, self.generation)
+        return prefix + id.to_bytes(8, "big") + seq.to_bytes(8, "big")
+
+
+def new_state(
+    group: int, view: View, cached: Cached, partition_generation: int, revision: int
+) -> StoredState:
+    """The state of a group that has none yet."""
+    write = Write()
+    records = StoredRecords(write, cached, view, group, FIRST_GENERATION, 0)
+    due = StoredDue(write, view, group, FIRST_GENERATION)
+    contents = Contents(partition_generation, revision, records, due)
+    return StoredState(group, FIRST_GENERATION, contents, records, write)
+
+
+def load_state(group: int, view: View, cached: Cached) -> StoredState | None:
+    """The state of a group as the store has it; ``None``: it has none.
+
+    :raises StoreDamaged: when it cannot be read as what was written.
+    """
+    key = group_key(STATE, group)
+    frame = view.get(key)
+    if frame is None:
+        return None
+    payload = opened(key, frame)
+    if len(payload) != _STATE.size or payload[0] != _VERSION:
+        raise StoreDamaged(f"the state of group {group} is cut off, or of a later format")
+    (_, generation, partition_generation, revision, applied, log_time_ms, data_bytes, count) = (
+        _STATE.unpack(payload)
+    )
+    write = Write()
+    records = StoredRecords(write, cached, view, group, generation, count)
+    contents = Contents(
+        partition_generation, revision, records, StoredDue(write, view, group, generation)
+    )
+    contents.applied_index = applied
+    contents.log_time_ms = log_time_ms
+    contents.data_bytes = data_bytes
+    contents.sessions = Sessions(_load_sessions(view, group, generation))
+    return StoredState(group, generation, contents, records, write)
+
+
+def remove_generation(batch: Batch, group: int, generation: int) -> None:
+    """Put into *batch* that the data of a generation goes."""
+    for kind in PER_GENERATION:
+        batch.delete_range(*generation_range(kind, group, generation))
+
+
+def _load_sessions(view: View, group: int, generation: int) -> Iterator[Session]:
+    prefix = generation_prefix(SESSION, group, generation)
+    found: dict[int, Session] = {}
+    for key, frame in view.scan(*generation_range(SESSION, group, generation)):
+        payload = opened(key, frame)
+        if len(payload) != _SESSION.size or payload[0] != _VERSION:
+            raise StoreDamaged("a session is cut off, or of a later format")
+        _, idle_ms, expires_at_ms, mark = _SESSION.unpack(payload)
+        id = int.from_bytes(key[len(prefix) :], "big")
+        found[id] = Session(id, idle_ms, expires_at_ms, mark)
+    for key, frame in view.scan(*generation_range(ANSWER, group, generation)):
+        rest = key[len(prefix) :]
+        session = found.get(int.from_bytes(rest[:8], "big"))
+        if session is None:
+            raise StoreDamaged("an answer of a session that is not there")
+        session.answers[int.from_bytes(rest[8:], "big")] = _answer(opened(key, frame))
+    return iter(found.values())
+
+
+def _answer(payload: bytes) -> Written | NotWritten:
+    try:
+        answer = decode_answer(payload)
+    except (MalformedBytes, UnknownKind) as error:
+        raise StoreDamaged(f"an answer that a session keeps: {error}") from error
+    if not isinstance(answer, Written | NotWritten):
+        raise StoreDamaged(f"{answer} is no answer that a session keeps")
+    return answer
