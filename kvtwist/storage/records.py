@@ -112,7 +112,6 @@ class StoredRecords:
 
     def _note(self, key: bytes, stored: Stored | None) -> None:
         self._fresh[key] = _Fresh(stored, self._write.number)
-        self._fetched.pop(key, None)
         self._changed.append(key)
 
     def items(self, start: bytes = b"", end: bytes | None = None) -> Iterator[tuple[bytes, Stored]]:

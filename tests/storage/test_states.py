@@ -121,11 +121,11 @@ def apply_all(commands: list[Command]) -> StateMachine:
 
 
 def small(*commands: Command) -> Node:
-    """A node that has carried these out, and written everything."""
+    """A node that has carried these out, and written each at once."""
     node = Node(lambda: False)
     for index, command in enumerate(commands, start=1):
         node.carry_out(index, command)
-    node.close()
+        node.close()
     return node
 
 
@@ -161,6 +161,7 @@ class StoredStateTests(SynchronousTestCase):
         self.assertEqual(node.restart(), len(commands))
         self.assertEqual(node.state.machine.digest(), expected.digest())
         self.assertEqual(node.state.machine.data_bytes, expected.data_bytes)
+        self.assertEqual(node.state.machine.key_count, expected.key_count)
         self.assertEqual(node.state.machine.next_due_ms(), expected.next_due_ms())
 
     def test_what_is_not_in_memory_is_fetched(self) -> None:
