@@ -45,15 +45,19 @@ def _write(stamp: int, session: int, seq: int, low: int, operations: list[Operat
     return Write(stamp, 1, session, seq, low, tuple(operations))
 
 
+_writes: st.SearchStrategy[Command] = st.builds(
+    _write,
+    _stamps,
+    st.sampled_from([0, 0, 0, 1, 1, 2, 9]),
+    st.integers(0, 5),
+    st.integers(0, 3),
+    st.lists(_operations, min_size=1, max_size=3),
+)
 _commands: st.SearchStrategy[Command] = st.one_of(
-    st.builds(
-        _write,
-        _stamps,
-        st.integers(0, 4),
-        st.integers(0, 5),
-        st.integers(0, 5),
-        st.lists(_operations, min_size=1, max_size=3),
-    ),
+    _writes,
+    _writes,
+    _writes,
+    _writes,
     st.builds(OpenSession, _stamps, st.just(1), st.sampled_from([10, 1000])),
     st.builds(CloseSession, _stamps, st.just(1), st.integers(1, 4)),
     st.builds(Expire, _stamps, _stamps, st.integers(1, 3)),
@@ -134,13 +138,14 @@ def put(key: bytes, value: bytes, ttl_ms: int = 0) -> Write:
 
 
 class StoredStateTests(SynchronousTestCase):
-    @examples(150)
-    @given(st.lists(_commands, max_size=30), st.randoms(use_true_random=False))
+    @examples(100)
+    @given(st.lists(_commands, min_size=10, max_size=30), st.randoms(use_true_random=False))
     def test_it_is_the_machine_in_memory(
         self, commands: list[Command], chance: random.Random
     ) -> None:
         """Whatever has to be fetched, however late the disk is, whenever the node crashes: the
         same answers, and the same state to the byte."""
+        commands = [OpenSession(0, 1, 1000), OpenSession(0, 1, 20), *commands]
         expected = StateMachine(Contents(1))
         answers = [
             expected.apply(index, encode(command)) for index, command in enumerate(commands, 1)
