@@ -160,17 +160,20 @@ class StoredRecords:
         return {key: self._read(key, view.get(self._prefix + key)) for key in keys}
 
     def have_fetched(self, found: Mapping[bytes, Stored | None]) -> None:
-        """These were fetched; they are kept until the next batch is taken."""
+        """These were fetched; they are kept until `forget_fetched`."""
         for key, stored in found.items():
             if key not in self._fresh:
                 self._fetched[key] = stored
+
+    def forget_fetched(self) -> None:
+        """Nothing that was asked for is needed any more."""
+        self._fetched.clear()
 
     def taken(self) -> int:
         """The batch with all changes so far is being taken; its number, for `committed`."""
         number = self._write.number
         self._written.append((number, self._changed))
         self._changed = []
-        self._fetched.clear()
         return number
 
     def committed(self, number: int) -> None:

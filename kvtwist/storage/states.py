@@ -19,6 +19,7 @@ from kvtwist.core.state.commands import Write as WriteCommand
 from kvtwist.core.state.contents import Contents
 from kvtwist.core.state.fields import MalformedBytes, UnknownKind
 from kvtwist.core.state.machine import StateMachine
+from kvtwist.core.state.records import Record
 from kvtwist.core.state.sessions import Session, Sessions
 from kvtwist.errors import StoreDamaged
 from kvtwist.storage.engine import Batch, View
@@ -77,6 +78,10 @@ class StoredState:
                 self._touched.setdefault(command.session, set())
             case Expire():
                 self._is_expired = True
+
+    def read(self, key: bytes) -> Record | None:
+        """What is under a stored key, which is not missing, at the log time."""
+        return self._contents.get(key)
 
     def take_batch(self) -> tuple[Batch, int]:
         """All changes since the last time, and a number for `committed`."""

@@ -102,6 +102,11 @@ class Store:
             return DiskFull(f"nothing can be written: {self.trouble}")
         return StoreFailed(f"nothing can be written: {self.trouble or 'the store is closed'}")
 
+    def flush(self) -> None:
+        """Begin a commit of what has been asked for, unless one is under way; else it is begun when
+        that is done, or when the reactor's turn ends."""
+        self._flush()
+
     def _flush(self) -> None:
         self._flushing = False
         if self._committing or not self._waiting or self.condition is not Condition.OPEN:

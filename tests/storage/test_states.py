@@ -88,6 +88,7 @@ class Node:
             state.records.have_fetched(state.records.fetch(self.engine, missing))
         answer = state.machine.carry_out(index, command)
         state.note(index, command)
+        state.records.forget_fetched()
         return answer
 
     def take(self) -> None:

@@ -1,0 +1,315 @@
+"""One replica of one group: the Raft core and the state machine, and who waits for them.
+
+It does nothing by itself: `kvtwist.node.replicas` asks it what is to be done, does that for all
+replicas together, and tells it when it is done. What a caller gets of a write is one of the three
+outcomes: its answer, once the entry is applied; a `NotDone`, if it was never proposed; or
+`OutcomeUnknown`, if somebody else's entry has taken its place, or the replica is over.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import NamedTuple
+
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
+
+from kvtwist.core.raft import (
+    Dropped,
+    Entry,
+    EntryKind,
+    Message,
+    Proposed,
+    Raft,
+    ReadState,
+    Ready,
+    Role,
+)
+from kvtwist.core.state.answers import Answer
+from kvtwist.core.state.commands import Command, decode, encode
+from kvtwist.core.state.contents import Stored, stored_key
+from kvtwist.core.state.logtime import LogClock
+from kvtwist.core.state.records import Record
+from kvtwist.errors import KvtwistError, OutcomeUnknown, Unavailable
+from kvtwist.storage import logs
+from kvtwist.storage.engine import Batch, View
+from kvtwist.storage.states import StoredState
+
+Stamped = Callable[[int], Command]
+"""Makes a command, given its stamp in log time (ms)."""
+
+
+class _Proposal(NamedTuple):
+    """A write that waits to be applied."""
+
+    term: int
+    answer: Deferred[Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A read that waits for an index to be applied."""
+
+    index: int
+    answer: Deferred[Record | None]
+    key: bytes
+
+
+class Needed(NamedTuple):
+    """Records that have to be fetched before the next entry can be carried out, or a read done."""
+
+    keys: tuple[bytes, ...]
+
+
+class Written(NamedTuple):
+    """What of a replica is in a batch that is being committed.
+
+    :ivar ready: the number of its Ready.
+    :ivar state: the number of its state machine's changes; ``None``: none are in it.
+    """
+
+    ready: int
+    state: int | None
+
+
+class Replica:
+    """A replica.
+
+    :param last_written: the last entry that its log in the store has.
+    :param seconds: a monotonic clock.
+    :param changed: called whenever there may be something to be done.
+    :param send: takes the messages to other replicas.
+    """
+
+    def __init__(
+        self,
+        group: int,
+        raft: Raft,
+        state: StoredState,
+        last_written: int,
+        seconds: Callable[[], float],
+        changed: Callable[[Replica], None],
+        send: Callable[[int, Message], None],
+    ) -> None:
+        self.group = group
+        self.raft = raft
+        self._state = state
+        self._last_written = last_written
+        self._seconds = seconds
+        self._changed = changed
+        self._send = send
+        self._clock: LogClock | None = None
+        self._clock_term = 0
+        self._proposals: dict[int, _Proposal] = {}
+        self._contexts = count()
+        self._asked: dict[bytes, tuple[bytes, Deferred[Record | None]]] = {}
+        self._reads: deque[_Read] = deque()
+        self._to_apply: deque[tuple[Entry, Command | None]] = deque()
+        self._has_changes = False
+        self._over: KvtwistError | None = None
+
+    # -- what users want ----------------------------------------------------------------------
+
+    def propose(self, stamped: Stamped) -> Deferred[Answer]:
+        """Have a command applied; see the module's docstring for how that ends."""
+        if self._over is not None:
+            return fail(Unavailable(str(self._over)))
+        command = stamped(self._stamp_ms())
+        proposed = self.raft.propose([encode(command)])
+        if isinstance(proposed, Dropped):
+            return fail(_dropped(self.group, proposed))
+        return self._wait(proposed)
+
+    def _wait(self, proposed: Proposed) -> Deferred[Answer]:
+        answer: Deferred[Answer] = Deferred()
+        self._proposals[proposed.index] = _Proposal(proposed.term, answer)
+        self._changed(self)
+        return answer
+
+    def read(self, key: bytes, keyspace: int) -> Deferred[Record | None]:
+        """The record of *key*, no older than the call: linearizable."""
+        if self._over is not None:
+            return fail(Unavailable(str(self._over)))
+        context = next(self._contexts).to_bytes(8, "big")
+        dropped = self.raft.read_index(context)
+        if dropped is not None:
+            return fail(_dropped(self.group, dropped))
+        answer: Deferred[Record | None] = Deferred()
+        self._asked[context] = stored_key(keyspace, key), answer
+        self._changed(self)
+        return answer
+
+    @property
+    def revision(self) -> int:
+        """The version of the last change."""
+        return self._state.machine.revision
+
+    @property
+    def applied_index(self) -> int:
+        """How far the log is applied."""
+        return self._state.machine.applied_index
+
+    @property
+    def key_count(self) -> int:
+        """How many keys there are."""
+        return self._state.machine.key_count
+
+    def _stamp_ms(self) -> int:
+        """Log time now, as the leader counts it, from what it had applied when it became that."""
+        now, machine = self._seconds(), self._state.machine
+        if self._clock is None or self._clock_term != self.raft.term:
+            self._clock = LogClock(machine.log_time_ms, now)
+            self._clock_term = self.raft.term
+        self._clock.applied(machine.log_time_ms, now)
+        return self._clock.stamp_ms(now)
+
+    # -- what is to be done ---------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Time passes."""
+        self.raft.tick()
+        if self.raft.has_ready():
+            self._changed(self)
+
+    def step(self, message: Message) -> None:
+        """A message has come."""
+        self.raft.step(message)
+        if self.raft.has_ready():
+            self._changed(self)
+
+    def take(self, batch: Batch) -> tuple[Written, bool] | None:
+        """Send what may leave; put into *batch* what is to be persisted, and what was applied.
+
+        Returns what is in the batch, and whether it must be synced; ``None``: nothing is.
+        """
+        ready = self.raft.ready() if self.raft.has_ready() else None
+        state = None
+        if ready is not None:
+            self._take_ready(ready, batch)
+        if self._has_changes:
+            self._has_changes = False
+            changes, state = self._state.take_batch()
+            batch.extend(changes)
+        if ready is not None and (ready.hard_state is not None or ready.entries):
+            return Written(ready.number, state), ready.must_sync
+        # A Ready with nothing to persist is not told of: it would be taken for all before it.
+        return None if state is None else (Written(0, state), False)
+
+    def _take_ready(self, ready: Ready, batch: Batch) -> None:
+        assert ready.snapshot is None, "a group of one is sent no snapshots"
+        for message in ready.messages:
+            self._send(self.group, message)
+        self._last_written = logs.save(batch, self.group, ready, self._last_written)
+        self._to_apply.extend((entry, _command(entry)) for entry in ready.committed)
+        for read in ready.reads:
+            self._confirmed(read)
+        for context in ready.reads_lost:
+            asked = self._asked.pop(context, None)
+            if asked is not None:
+                asked[1].errback(Unavailable(f"group {self.group} has changed its leader"))
+
+    def written(self, written: Written) -> None:
+        """What `take` has put into a batch is durable."""
+        if written.ready:
+            self.raft.persisted(written.ready)
+        if written.state is not None:
+            self._state.committed(written.state)
+        if self.raft.has_ready():
+            self._changed(self)
+
+    # -- applying -------------------------------------------------------------------------------
+
+    def apply(self) -> Needed | None:
+        """Carry out what is committed, as far as the records that it needs are in memory.
+
+        Returns what has to be fetched before it can go on; ``None``: it has come to the end.
+        """
+        machine, records = self._state.machine, self._state.records
+        while self._to_apply:
+            entry, command = self._to_apply[0]
+            if command is not None:
+                missing = records.missing(machine.needs(command))
+                if missing:
+                    return Needed(tuple(missing))
+            self._to_apply.popleft()
+            self._carry_out(entry, command)
+        return self._answer_reads()
+
+    def _carry_out(self, entry: Entry, command: Command | None) -> None:
+        machine = self._state.machine
+        answer: Answer | None = None
+        if command is None:
+            machine.skip(entry.index)
+        else:
+            answer = machine.carry_out(entry.index, command)
+            self._state.note(entry.index, command)
+        if not self._has_changes:
+            self._has_changes = True
+            self._changed(self)
+        self.raft.applied(entry.index)
+        proposal = self._proposals.pop(entry.index, None)
+        if proposal is None:
+            return
+        if proposal.term == entry.term and answer is not None:
+            proposal.answer.callback(answer)
+        else:
+            lost = "its leader was deposed, and another one's entry took the place"
+            proposal.answer.errback(OutcomeUnknown(lost))
+
+    def _confirmed(self, read: ReadState) -> None:
+        asked = self._asked.pop(read.context, None)
+        if asked is not None:
+            key, answer = asked
+            self._reads.append(_Read(read.index, answer, key))
+
+    def _answer_reads(self) -> Needed | None:
+        machine, records = self._state.machine, self._state.records
+        while self._reads and self._reads[0].index <= machine.applied_index:
+            key = self._reads[0].key
+            missing = records.missing([key])
+            if missing:
+                return Needed(tuple(missing))
+            read = self._reads.popleft()
+            read.answer.callback(self._state.read(key))
+        records.forget_fetched()
+        return None
+
+    def fetch(self, view: View, needed: Needed) -> dict[bytes, Stored | None]:
+        """Read what is needed; on a thread."""
+        return self._state.records.fetch(view, needed.keys)
+
+    def have_fetched(self, found: dict[bytes, Stored | None]) -> None:
+        """It was read: `apply` may go on."""
+        self._state.records.have_fetched(found)
+
+    # -- the end --------------------------------------------------------------------------------
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether it leads the group."""
+        return self.raft.role is Role.LEADER
+
+    def give_up(self, why: KvtwistError) -> None:
+        """This replica is over: what it was asked for and has not answered is unknown."""
+        self._over = why
+        proposals, self._proposals = self._proposals, {}
+        for proposal in proposals.values():
+            proposal.answer.errback(OutcomeUnknown(str(why)))
+        reads = [answer for _, answer in self._asked.values()]
+        reads += [read.answer for read in self._reads]
+        self._asked.clear()
+        self._reads.clear()
+        for answer in reads:
+            answer.errback(Failure(Unavailable(str(why))))
+
+
+def _command(entry: Entry) -> Command | None:
+    """What an entry asks of the state machine; ``None``: nothing."""
+    return decode(entry.data) if entry.kind is EntryKind.DATA else None
+
+
+def _dropped(group: int, dropped: Dropped) -> Unavailable:
+    return Unavailable(f"group {group} does not take it: {dropped.reason.value}")

@@ -1,0 +1,196 @@
+"""All replicas of a node, driven together: one turn, one batch, one sync.
+
+**The order of safety** is `Replicas._turn`, and nothing else on a node: what the cores let go is
+sent; what they want persisted is committed, in one batch for all groups, together with what was
+applied since the last one; when that is durable they are told, which lets go of the next messages
+and entries; entries are applied; then whoever waits is answered. A core keeps to itself what may
+not leave yet (`kvtwist.core.raft`).
+
+When the store fails, all replicas are over. When its disk was full and has room again, they are
+made anew from what the store has, as after a crash (S2, S8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kvtwist.core.state.contents import Stored
+from kvtwist.errors import KvtwistError, OutcomeUnknown, StoreFailed
+from kvtwist.node.replica import Replica, Written
+from kvtwist.storage.engine import Batch
+from kvtwist.storage.store import Store
+
+TICK_SECONDS = 0.05
+"""Half a heartbeat; the election timeout is ten of them."""
+
+_log = Logger(namespace="kvtwist.node")
+
+
+class Replicas:
+    """The replicas of a node.
+
+    :param make: makes a replica anew from the store, given whom to tell of changes.
+    :param failed: called, once, when a replica cannot go on: the node has to end.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        store: Store,
+        make: Callable[[int, Callable[[Replica], None]], Replica],
+        failed: Callable[[KvtwistError], None],
+    ) -> None:
+        self._reactor = reactor
+        self._store = store
+        self._make = make
+        self._failed: Callable[[KvtwistError], None] | None = failed
+        self._replicas: dict[int, Replica] = {}
+        self._changed: dict[int, Replica] = {}
+        self._fetching: set[int] = set()
+        self._turn_is_due = False
+        self._ticking = LoopingCall(self._tick)
+        self._ticking.clock = reactor
+        store.on_failed(self._store_failed)
+        store.on_reopened(self._start_anew)
+
+    def start(self, groups: Iterable[int]) -> None:
+        """Make the replicas of *groups*, and let time pass for them."""
+        for group in groups:
+            self._replicas[group] = self._make(group, self._note)
+        self._ticking.start(TICK_SECONDS, now=False)
+
+    def stop(self) -> None:
+        """Let no more time pass; what has been asked for and is not answered is unknown."""
+        if self._ticking.running:
+            self._ticking.stop()
+        self._give_up(OutcomeUnknown("the node is stopping"))
+
+    def replica(self, group: int) -> Replica:
+        """The replica of *group*.
+
+        :raises KeyError: when there is none here.
+        """
+        return self._replicas[group]
+
+    @property
+    def key_count(self) -> int:
+        """How many keys there are in all."""
+        return sum(replica.key_count for replica in self._replicas.values())
+
+    # -- turns --------------------------------------------------------------------------------
+
+    def _note(self, replica: Replica) -> None:
+        self._changed[replica.group] = replica
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self._reactor.callLater(0, self._turn)
+
+    def _tick(self) -> None:
+        for replica in self._replicas.values():
+            replica.tick()
+
+    def _turn(self) -> None:
+        """Do what is to be done for all replicas that have changed."""
+        self._turn_is_due = False
+        changed, self._changed = self._changed, {}
+        batch, sync = Batch(), False
+        written: list[tuple[Replica, Written]] = []
+        for replica in changed.values():
+            if self._replicas.get(replica.group) is not replica:
+                continue  # it is over
+            try:
+                taken = replica.take(batch)
+            except Exception:
+                self._broken(replica)
+                return
+            if taken is not None:
+                written.append((replica, taken[0]))
+                sync = sync or taken[1]
+        if written:
+            committed = self._store.write(batch, sync=sync)
+            self._store.flush()
+            committed.addCallbacks(lambda _: self._written(written), self._not_written)
+        for replica in changed.values():
+            self._apply(replica)
+
+    def _written(self, written: list[tuple[Replica, Written]]) -> None:
+        for replica, what in written:
+            if self._replicas.get(replica.group) is replica:
+                replica.written(what)
+        if self._changed:
+            self._turn()  # at once: nobody gains by another trip around the reactor
+
+    def _not_written(self, failure: Failure) -> None:
+        """The store has said so to whoever must know, or will; nobody is told anything twice."""
+        failure.trap(KvtwistError)
+
+    # -- applying -------------------------------------------------------------------------------
+
+    def _apply(self, replica: Replica) -> None:
+        group = replica.group
+        if group in self._fetching or self._replicas.get(group) is not replica:
+            return
+        try:
+            needed = replica.apply()
+        except Exception:
+            self._broken(replica)
+            return
+        if needed is not None:
+            self._fetching.add(group)
+            found = self._store.read(lambda view: replica.fetch(view, needed))
+            found.addCallbacks(
+                self._fetched, self._not_fetched, callbackArgs=(replica,), errbackArgs=(replica,)
+            )
+
+    def _fetched(self, found: dict[bytes, Stored | None], replica: Replica) -> None:
+        self._fetching.discard(replica.group)
+        if self._replicas.get(replica.group) is replica:
+            replica.have_fetched(found)
+            self._apply(replica)
+
+    def _not_fetched(self, failure: Failure, replica: Replica) -> None:
+        self._fetching.discard(replica.group)
+        if self._replicas.get(replica.group) is replica:
+            self._end(failure.value)
+
+    # -- the end, or a new beginning ------------------------------------------------------------
+
+    def _broken(self, replica: Replica) -> None:
+        """A replica that meets what it does not understand stops, and so does its node: to skip
+        what others apply would make it another state."""
+        failure = Failure()
+        _log.failure("group {group} cannot go on", failure, group=replica.group)
+        self._end(failure.value)
+
+    def _store_failed(self, error: KvtwistError) -> None:
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        known = isinstance(error, KvtwistError)
+        why = error if known else StoreFailed(f"a replica cannot go on: {error!r}")
+        assert isinstance(why, KvtwistError)
+        if self._ticking.running:
+            self._ticking.stop()
+        self._give_up(why)
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            failed(why)
+
+    def _give_up(self, why: KvtwistError) -> None:
+        replicas, self._replicas = self._replicas, {}
+        self._changed.clear()
+        for replica in replicas.values():
+            replica.give_up(why)
+
+    def _start_anew(self) -> None:
+        """There is room again: everything is as the store has it, not as it was in memory."""
+        groups = list(self._replicas)
+        self._give_up(OutcomeUnknown("the disk was full; what was under way may be lost"))
+        self._fetching.clear()
+        for group in groups:
+            self._replicas[group] = self._make(group, self._note)
