@@ -36,6 +36,7 @@ from kvtwist.core.state.records import Record
 from kvtwist.errors import KvtwistError, OutcomeUnknown, Unavailable
 from kvtwist.storage import logs
 from kvtwist.storage.engine import Batch, View
+from kvtwist.storage.marks import Mark
 from kvtwist.storage.states import StoredState
 
 Stamped = Callable[[int], Command]
@@ -67,12 +68,16 @@ class Needed(NamedTuple):
 class Written(NamedTuple):
     """What of a replica is in a batch that is being committed.
 
-    :ivar ready: the number of its Ready.
+    :ivar ready: the number of its Ready; ``None``: nothing of one is in it.
     :ivar state: the number of its state machine's changes; ``None``: none are in it.
+    :ivar sync: whether the commit must be durable.
+    :ivar mark: to be raised with it, when term or vote have changed.
     """
 
-    ready: int
-    state: int | None
+    ready: int | None = None
+    state: int | None = None
+    sync: bool = False
+    mark: Mark | None = None
 
 
 class Replica:
@@ -110,6 +115,7 @@ class Replica:
         self._to_apply: deque[tuple[Entry, Command | None]] = deque()
         self._has_changes = False
         self._over: KvtwistError | None = None
+        self._mark = Mark(raft.term, raft.vote, 0)
 
     # -- what users want ----------------------------------------------------------------------
 
@@ -180,23 +186,45 @@ class Replica:
         if self.raft.has_ready():
             self._changed(self)
 
-    def take(self, batch: Batch) -> tuple[Written, bool] | None:
+    def take(self, batch: Batch) -> Written | None:
         """Send what may leave; put into *batch* what is to be persisted, and what was applied.
 
-        Returns what is in the batch, and whether it must be synced; ``None``: nothing is.
+        Returns what is in the batch; ``None``: nothing is.
         """
         ready = self.raft.ready() if self.raft.has_ready() else None
-        state = None
         if ready is not None:
             self._take_ready(ready, batch)
-        if self._has_changes:
-            self._has_changes = False
-            changes, state = self._state.take_batch()
-            batch.extend(changes)
+        state = self._take_changes(batch)
         if ready is not None and (ready.hard_state is not None or ready.entries):
-            return Written(ready.number, state), ready.must_sync
+            return Written(ready.number, state, ready.must_sync, self._new_mark())
         # A Ready with nothing to persist is not told of: it would be taken for all before it.
-        return None if state is None else (Written(0, state), False)
+        return None if state is None else Written(state=state)
+
+    def _take_changes(self, batch: Batch) -> int | None:
+        if not self._has_changes:
+            return None
+        self._has_changes = False
+        changes, number = self._state.take_batch()
+        batch.extend(changes)
+        return number
+
+    def _new_mark(self) -> Mark | None:
+        """Of a new term or vote: what a store that goes back would forget (S7)."""
+        if (self.raft.term, self.raft.vote) == (self._mark.term, self._mark.vote):
+            return None
+        return self.raise_mark()
+
+    def raise_mark(self) -> Mark:
+        """How far this replica is, to be kept apart from the store."""
+        raft = self.raft
+        committed = min(raft.commit_index, raft.log.durable_index)
+        self._mark = Mark(raft.term, raft.vote, committed)
+        return self._mark
+
+    @property
+    def is_past_mark(self) -> bool:
+        """Whether more is committed than its mark says."""
+        return min(self.raft.commit_index, self.raft.log.durable_index) > self._mark.committed
 
     def _take_ready(self, ready: Ready, batch: Batch) -> None:
         assert ready.snapshot is None, "a group of one is sent no snapshots"
@@ -213,7 +241,7 @@ class Replica:
 
     def written(self, written: Written) -> None:
         """What `take` has put into a batch is durable."""
-        if written.ready:
+        if written.ready is not None:
             self.raft.persisted(written.ready)
         if written.state is not None:
             self._state.committed(written.state)

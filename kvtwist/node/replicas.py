@@ -23,10 +23,12 @@ from kvtwist.core.state.contents import Stored
 from kvtwist.errors import KvtwistError, OutcomeUnknown, StoreFailed
 from kvtwist.node.replica import Replica, Written
 from kvtwist.storage.engine import Batch
+from kvtwist.storage.marks import Mark
 from kvtwist.storage.store import Store
 
 TICK_SECONDS = 0.05
 """Half a heartbeat; the election timeout is ten of them."""
+MARK_TICKS = 20
 
 _log = Logger(namespace="kvtwist.node")
 
@@ -53,6 +55,7 @@ class Replicas:
         self._changed: dict[int, Replica] = {}
         self._fetching: set[int] = set()
         self._turn_is_due = False
+        self._ticks = self._marked_tick = 0
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = reactor
         store.on_failed(self._store_failed)
@@ -91,14 +94,27 @@ class Replicas:
             self._reactor.callLater(0, self._turn)
 
     def _tick(self) -> None:
+        self._ticks += 1
         for replica in self._replicas.values():
             replica.tick()
+
+    def _due_marks(self) -> dict[int, Mark]:
+        """What is committed, noted at most once a second (S7)."""
+        if self._ticks - self._marked_tick < MARK_TICKS:
+            return {}
+        self._marked_tick = self._ticks
+        return {
+            group: replica.raise_mark()
+            for group, replica in self._replicas.items()
+            if replica.is_past_mark
+        }
 
     def _turn(self) -> None:
         """Do what is to be done for all replicas that have changed."""
         self._turn_is_due = False
         changed, self._changed = self._changed, {}
-        batch, sync = Batch(), False
+        batch = Batch()
+        marks: dict[int, Mark] = {}
         written: list[tuple[Replica, Written]] = []
         for replica in changed.values():
             if self._replicas.get(replica.group) is not replica:
@@ -109,10 +125,12 @@ class Replicas:
                 self._broken(replica)
                 return
             if taken is not None:
-                written.append((replica, taken[0]))
-                sync = sync or taken[1]
+                written.append((replica, taken))
+                if taken.mark is not None:
+                    marks[replica.group] = taken.mark
         if written:
-            committed = self._store.write(batch, sync=sync)
+            sync = any(what.sync for _, what in written)
+            committed = self._store.write(batch, sync=sync, marks=self._due_marks() | marks)
             self._store.flush()
             committed.addCallbacks(lambda _: self._written(written), self._not_written)
         for replica in changed.values():

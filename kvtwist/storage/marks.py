@@ -11,6 +11,7 @@ at each start. A record that is cut off at the end is what a crash leaves; anyth
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
-from kvtwist.errors import StoreDamaged, StoreFailed
+from kvtwist.errors import DiskFull, StoreDamaged, StoreFailed
 
 _RECORD = struct.Struct(">QQQQ")
 _CHECKSUM = struct.Struct(">I")
@@ -60,6 +61,7 @@ class Marks:
     def raise_to(self, marks: Mapping[int, Mark]) -> None:
         """Note *marks*, durably; may wait for the disk.
 
+        :raises DiskFull: when there is no room.
         :raises StoreFailed: when that did not work; then nothing may be sent that rests on it.
         """
         try:
@@ -67,8 +69,22 @@ class Marks:
             self._file.flush()
             os.fdatasync(self._file.fileno())
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull(f"the disk is full: {self._path}") from error
             raise StoreFailed(f"{self._path}: {error.strerror}") from error
         self.known.update(marks)
+
+    def reopen(self) -> None:
+        """Begin anew after a full disk: what is in the file, and what half of it is not, may be
+        anything.
+
+        :raises StorageError: when that does not work.
+        """
+        self._file.close()
+        try:
+            self._file = self._written_anew()
+        except OSError as error:
+            raise StoreFailed(f"{self._path}: {error.strerror}") from error
 
     def close(self) -> None:
         """Close the file."""

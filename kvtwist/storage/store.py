@@ -16,7 +16,7 @@ for ever: `on_failed` is told once, and the node has to end (S1).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 
 from kvtwist.errors import DiskFull, OutcomeUnknown, StorageError, StoreFailed
 from kvtwist.storage.engine import Batch, Engine, NotCached
+from kvtwist.storage.marks import Mark, Marks
 from kvtwist.storage.worker import Worker
 
 REOPEN_SECONDS = 1.0
@@ -47,17 +48,27 @@ class Store:
     :param reactor: for timers only.
     :param writer: commits; nobody else may.
     :param reader: reads what is not in memory.
+    :param marks: raised after the commits that say so; `None` for a store that keeps nothing.
 
     :ivar condition: how it is.
     :ivar trouble: why it is not open, for people.
     """
 
-    def __init__(self, reactor: Any, engine: Engine, writer: Worker, reader: Worker) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        engine: Engine,
+        writer: Worker,
+        reader: Worker,
+        marks: Marks | None = None,
+    ) -> None:
         self._reactor = reactor
         self._engine = engine
         self._writer = writer
         self._reader = reader
+        self._marks = marks
         self._gathered = Batch()
+        self._gathered_marks: dict[int, Mark] = {}
         self._sync = False
         self._waiting: list[Deferred[None]] = []
         self._committing = False
@@ -80,8 +91,12 @@ class Store:
 
     # -- writing ------------------------------------------------------------------------------
 
-    def write(self, batch: Batch, *, sync: bool = True) -> Deferred[None]:
+    def write(
+        self, batch: Batch, *, sync: bool = True, marks: Mapping[int, Mark] | None = None
+    ) -> Deferred[None]:
         """Have *batch* committed; fires when it is durable, or without *sync* when it is done.
+
+        :param marks: to be raised with it, durably, before it fires.
 
         Fails with `DiskFull` or `StoreFailed`: nothing was done; or with `OutcomeUnknown`: the
         commit that it was in has failed.
@@ -90,6 +105,8 @@ class Store:
             return fail(self._refusal())
         self._gathered.extend(batch)
         self._sync = self._sync or sync
+        if marks:
+            self._gathered_marks.update(marks)
         done: Deferred[None] = Deferred()
         self._waiting.append(done)
         if not self._committing and not self._flushing:
@@ -112,12 +129,20 @@ class Store:
         if self._committing or not self._waiting or self.condition is not Condition.OPEN:
             return
         batch, self._gathered = self._gathered, Batch()
+        marks, self._gathered_marks = self._gathered_marks, {}
         sync, self._sync = self._sync, False
         waiting, self._waiting = self._waiting, []
         self._committing = True
         self.commits += 1
-        committed = self._writer.do(lambda: self._engine.commit(batch, sync=sync))
+        committed = self._writer.do(lambda: self._commit(batch, sync, marks))
         committed.addBoth(self._committed, waiting)
+
+    def _commit(self, batch: Batch, sync: bool, marks: dict[int, Mark]) -> None:
+        """On the writer's thread. The marks come second: ahead of the store, they would condemn
+        it."""
+        self._engine.commit(batch, sync=sync)
+        if marks and self._marks is not None:
+            self._marks.raise_to(marks)
 
     def _committed(self, result: Failure | None, waiting: list[Deferred[None]]) -> None:
         self._committing = False
@@ -135,7 +160,7 @@ class Store:
         trouble = error if isinstance(error, StorageError) else StoreFailed(repr(error))
         self.trouble = str(trouble)
         refused, self._waiting = self._waiting, []
-        self._gathered, self._sync = Batch(), False
+        self._gathered, self._sync, self._gathered_marks = Batch(), False, {}
         if isinstance(trouble, DiskFull):
             self.condition = Condition.FULL
             self._retry = self._reactor.callLater(REOPEN_SECONDS, self._reopen)
@@ -161,6 +186,8 @@ class Store:
 
     def _opened_with_room(self) -> None:
         self._engine.reopen()
+        if self._marks is not None:
+            self._marks.reopen()
         self._engine.commit(Batch(), sync=True)
 
     def _reopened(self, result: Failure | None) -> None:
@@ -208,6 +235,11 @@ class Store:
         if closing is None or self._committing or self._waiting:
             return
         reading = self._reader.stop()
-        reading.addCallback(lambda _: self._writer.do(self._engine.close))
+        reading.addCallback(lambda _: self._writer.do(self._close))
         reading.addBoth(lambda result: self._writer.stop().addCallback(lambda _: result))
         reading.chainDeferred(closing)
+
+    def _close(self) -> None:
+        self._engine.close()
+        if self._marks is not None:
+            self._marks.close()
