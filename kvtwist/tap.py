@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,7 +27,7 @@ from twisted.python import usage
 from kvtwist import __version__
 from kvtwist.core.address import DEFAULT_PORT, Address, parse_address, parse_addresses
 from kvtwist.core.topology import PARTITIONS_DEFAULT, Settings, check_name
-from kvtwist.errors import ConfigurationError
+from kvtwist.errors import ConfigurationError, KvtwistError
 from kvtwist.node.limits import Limits
 from kvtwist.service import Node, NodeConfig
 from kvtwist.wire.clock import make_monotonic
@@ -69,6 +69,9 @@ The first founding waits until every listed node has been heard. An address is H
 
     kvcli --peers=:8001 put user:42 alice
 
+Data is on disk before a write is acknowledged, in --data-dir. A node that is started again there is
+who it was. With --memory nothing is kept; all nodes of a cluster have it, or none.
+
 Each limit (..._max, ..._min) is this node's own; over it, an error says its name.
 """
 
@@ -87,6 +90,7 @@ class Options(usage.Options):
         ["addr", None, f":{DEFAULT_PORT}", "Where to listen."],
         ["advertise", None, None, "Where others dial this node, if not at --addr."],
         ["peers", None, None, "All nodes of the cluster, this one included, comma-separated."],
+        ["data-dir", None, None, "Where this node keeps its data. [default: ID.kvtwist]"],
         [
             "partitions",
             None,
@@ -104,6 +108,10 @@ class Options(usage.Options):
             ]
             for setting in fields(Limits)
         ),
+    ]
+
+    optFlags = [  # noqa: RUF012 (likewise)
+        ["memory", None, "Keep data in memory only, the same at every node."],
     ]
 
     config: NodeConfig
@@ -148,7 +156,8 @@ class Options(usage.Options):
             listen=parse_address(self["addr"]),
             advertise=None if self["advertise"] is None else _dialable(self["advertise"]),
             founders=() if self["peers"] is None else parse_addresses(self["peers"]),
-            settings=Settings(partitions=self["partitions"]),
+            settings=Settings(partitions=self["partitions"], durable=not self["memory"]),
+            data_dir=self._data_dir(),
             limits=Limits(**{each.name: self[_option(each.name)] for each in fields(Limits)}),
         )
         self._check_founders()
@@ -160,6 +169,18 @@ class Options(usage.Options):
         if self["peers"] is not None:
             raise ConfigurationError("--peers needs --id too: every node has a name of its own")
         return _LONE_NAME
+
+    def _data_dir(self) -> Path | None:
+        """As given; else next to where the node is started, before twistd goes elsewhere."""
+        if self["memory"]:
+            if self["data-dir"] is not None:
+                raise ConfigurationError(
+                    "--memory keeps nothing: leave out --data-dir, or --memory"
+                )
+            return None
+        if self["data-dir"] == "":
+            raise ConfigurationError("--data-dir is empty: name a directory")
+        return Path(self["data-dir"] or f"{self._name()}.kvtwist").absolute()
 
     def _check_founders(self) -> None:
         founders, mine = self.config.founders, self.config.dialled
@@ -221,10 +242,24 @@ class NodeProcess(MultiService):
             _exit(str(error))
 
     def privilegedStartService(self) -> None:
-        """Start; a port that is in use ends the process."""
-        try:
+        """Listen; a port that is in use ends the process."""
+        with self._ending_at_errors():
             super().privilegedStartService()
-        except ConfigurationError as error:
+
+    def startService(self) -> None:
+        """Start; a data directory that cannot be used ends the process.
+
+        What is kept is for nobody but this user.
+        """
+        os.umask(0o077)
+        with self._ending_at_errors():
+            super().startService()
+
+    @contextlib.contextmanager
+    def _ending_at_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except KvtwistError as error:
             self._remove_pidfile()
             if self._is_daemon:
                 raise  # twistd tells the process that waits at the terminal, and ends with 1
@@ -237,7 +272,7 @@ class NodeProcess(MultiService):
         stopping: Deferred[None] = super().stopService()
         return stopping
 
-    def _hopeless(self, error: ConfigurationError) -> None:
+    def _hopeless(self, error: KvtwistError) -> None:
         """Stop the reactor, and leave a non-zero exit status behind.
 
         The reactor has no way to end with a status. So once twistd has cleaned up, the first of

@@ -7,7 +7,7 @@ from typing import Any
 from kvtwist.client import Client
 from kvtwist.core.address import Address
 from kvtwist.core.topology import Settings
-from kvtwist.errors import ConfigurationError
+from kvtwist.errors import KvtwistError
 from kvtwist.node.limits import Limits
 from kvtwist.service import Node, NodeConfig
 from tests.simulated import Network
@@ -30,7 +30,7 @@ class SimulatedCluster:
         self.limits = limits or Limits()
         self.settings = Settings(partitions=partitions)
         self.nodes: dict[int, Node] = {}
-        self.hopeless: dict[str, ConfigurationError] = {}
+        self.hopeless: dict[str, KvtwistError] = {}
         self.given_up: list[Address] = []
         self._lives = 0
 
@@ -66,7 +66,7 @@ class SimulatedCluster:
         self.nodes[number] = node
         return node
 
-    def _gave_up(self, config: dict[str, Any], error: ConfigurationError) -> None:
+    def _gave_up(self, config: dict[str, Any], error: KvtwistError) -> None:
         self.hopeless[config["name"]] = error
         self.given_up.append(config["listen"])
 

@@ -80,17 +80,27 @@ class Founding:
 
     :param me: this node.
     :param founders: every address listed in ``--peers``, this node's own included.
-    :raises ConfigurationError: when the list lacks this node.
+    :param record: what this node has founded in an earlier life, if it keeps that. The founders
+        then are only addresses to dial.
+    :raises ConfigurationError: when the list, or the record, lacks this node.
 
     **Invariant:** once ``record`` is set it never changes.
     """
 
-    def __init__(self, me: Member, founders: Iterable[Address], settings: Settings) -> None:
+    def __init__(
+        self,
+        me: Member,
+        founders: Iterable[Address],
+        settings: Settings,
+        record: FoundingRecord | None = None,
+    ) -> None:
         self.me = me
         self.founders = tuple(sorted(founders))
         self.settings = settings
-        self.record: FoundingRecord | None = None
-        if me.address not in self.founders:
+        self.record = record
+        if record is not None:
+            self._check_place("the cluster of this node's data directory", record)
+        elif me.address not in self.founders:
             listed = ", ".join(map(str, self.founders))
             raise ConfigurationError(
                 f"--peers ({listed}) lacks this node's own address {me.address}: "
@@ -98,7 +108,8 @@ class Founding:
             )
         self._views: dict[Address, View] = {}
         self._trouble: dict[Address, str] = {}
-        self._found_if_all_agree()
+        if record is None:
+            self._found_if_all_agree()
 
     @property
     def others(self) -> tuple[Address, ...]:
@@ -163,26 +174,44 @@ class Founding:
     def _join(self, address: Address, record: FoundingRecord) -> None:
         """Take over a founded record, if this node has its place in it."""
         cluster = f"the cluster at {address} ({record.cluster_id[:8]})"
+        self._check_place(cluster, record)
+        if record.settings.durable != self.settings.durable:
+            kept, how = (
+                ("keeps its data on disk", "without")
+                if record.settings.durable
+                else ("is in memory", "with")
+            )
+            raise ConfigurationError(f"{cluster} {kept}: start {self.me.name} {how} --memory")
+        listed = next(member for member in record.members if member.name == self.me.name)
+        if record.settings.durable and listed.identity != self.me.identity:
+            raise ConfigurationError(
+                f"{cluster} knows {self.me.name} with another data directory: start it with that "
+                "one (--data-dir); who has lost its data cannot come back as who it was, and this "
+                "release cannot replace a member"
+            )
+        self.record = record
+
+    def _check_place(self, cluster: str, record: FoundingRecord) -> None:
+        """See that the record has this node, at its address."""
         by_name = {member.name: member for member in record.members}
         by_address = {member.address: member for member in record.members}
         listed = by_name.get(self.me.name)
         if listed is not None and listed.address == self.me.address:
-            self.record = record
-        elif listed is not None:
+            return
+        if listed is not None:
             raise ConfigurationError(
                 f"{cluster} knows {self.me.name} at {listed.address}, not at {self.me.address}: "
                 "give this node another --id, or start it at that address"
             )
-        elif self.me.address in by_address:
+        if self.me.address in by_address:
             raise ConfigurationError(
                 f"{cluster} knows {self.me.address} as {by_address[self.me.address].name}, "
                 f"not {self.me.name}: start this node with that --id"
             )
-        else:
-            raise ConfigurationError(
-                f"{cluster} was founded without {self.me.name} at {self.me.address}: this release "
-                "cannot add a member; found a new cluster, with this address in every --peers"
-            )
+        raise ConfigurationError(
+            f"{cluster} was founded without {self.me.name} at {self.me.address}: this release "
+            "cannot add a member; found a new cluster, with this address in every --peers"
+        )
 
     # -- what stands in the way ---------------------------------------------------------------
 

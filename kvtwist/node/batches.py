@@ -19,10 +19,10 @@ from kvtwist.core.ring import partitions_of
 from kvtwist.core.topology import Member
 from kvtwist.errors import KvtwistError, MalformedRequest, OutcomeUnknown, Overloaded, TooLarge
 from kvtwist.node.limits import Limits
+from kvtwist.node.partitions import MemoryPartitions, Partitions
 from kvtwist.node.router import Router, check_keyspace
-from kvtwist.node.store import Store
 from kvtwist.wire.applied import join_applied, pack_applied, unpack_applied
-from kvtwist.wire.commands import ANSWER_BYTES_MAX, GetMany, PutMany
+from kvtwist.wire.commands import ANSWER_BYTES_MAX, Get, GetMany, Put, PutMany
 from kvtwist.wire.connection import Arguments, Connection, Responder
 from kvtwist.wire.failures import pack_failure, unpack_failure
 
@@ -102,9 +102,9 @@ class _Results:
 class Batches:
     """The responder of `GetMany` and `PutMany`."""
 
-    def __init__(self, router: Router, store: Store, limits: Limits) -> None:
+    def __init__(self, router: Router, partitions: Partitions, limits: Limits) -> None:
         self._router = router
-        self._store = store
+        self._partitions = partitions
         self._limits = limits
 
     def responders(self) -> dict[type[amp.Command], Responder]:
@@ -129,13 +129,17 @@ class Batches:
             cluster_id, mine = b"", []
         results = _Results(cluster_id, len(keys))
         partitions = self._all_here(mine, keys, values)
+        memory = self._partitions
+        if not isinstance(memory, MemoryPartitions):
+            return Deferred.fromCoroutine(self._durably(command, arguments, results))
         if partitions is not None:
-            results.versions, results.values = self._apply(results, partitions, keys, values)
+            done = _apply(memory, results, partitions, keys, values)
+            results.versions, results.values = done
             return results.answer(command)
         here, elsewhere = self._located(results, arguments)
         places = [*here]
         wanted = _part(arguments, places)
-        done = self._apply(results, [*here.values()], wanted["keys"], wanted.get("values"))
+        done = _apply(memory, results, [*here.values()], wanted["keys"], wanted.get("values"))
         results.take(places, *done)
         if not elsewhere:
             return results.answer(command)
@@ -188,32 +192,27 @@ class Batches:
                 elsewhere.setdefault(owner, []).append(at)
         return here, elsewhere
 
-    def _apply(
-        self,
-        results: _Results,
-        numbers: Sequence[int],
-        keys: Sequence[bytes],
-        values: Sequence[bytes] | None,
-    ) -> tuple[list[int], list[bytes | None]]:
-        """Write the values, if there are any, else read; each in the partition of that number.
+    async def _durably(
+        self, command: type[amp.Command], arguments: Arguments, results: _Results
+    ) -> Arguments:
+        """The same where each key has to wait for a disk: all of them wait together."""
+        here, elsewhere = self._located(results, arguments)
+        keys, values, alone = arguments["keys"], arguments.get("values"), _ALONE[command]
 
-        The version and the value for each key. *results* learns how far the partitions are.
-        """
-        used = {number: self._store.partition(number) for number in {*numbers}}
-        versions: list[int]
-        seen: list[bytes | None]
-        if values is not None:
-            versions = [
-                used[number].put(key, value)
-                for number, key, value in zip(numbers, keys, values, strict=True)
-            ]
-            seen = [None] * len(keys)
-        else:
-            records = [used[number].get(key) for number, key in zip(numbers, keys, strict=True)]
-            versions = [0 if record is None else record.version for record in records]
-            seen = [None if record is None else record.value for record in records]
-        results.applied = {number: partition.revision for number, partition in used.items()}
-        return versions, seen
+        async def one(at: int, number: int) -> None:
+            wanted = arguments | {"key": keys[at], "value": values and values[at]}
+            try:
+                applied = self._partitions.apply(number, alone, wanted)
+                answer = applied if isinstance(applied, dict) else await applied
+            except KvtwistError as error:
+                results.errors[at] = error
+            else:
+                results.take([at], [answer["version"]], [answer.get("value")])
+
+        each = [Deferred.fromCoroutine(one(*place)) for place in here.items()]
+        await gatherResults(each, consumeErrors=True)
+        results.applied = {number: self._partitions.applied(number) for number in {*here.values()}}
+        return await self._forward(command, arguments, elsewhere, results)
 
     async def _forward(
         self,
@@ -241,6 +240,37 @@ class Batches:
             return self.route(command, arguments)
 
         return respond
+
+
+_ALONE: Mapping[type[amp.Command], type[amp.Command]] = {GetMany: Get, PutMany: Put}
+
+
+def _apply(
+    memory: MemoryPartitions,
+    results: _Results,
+    numbers: Sequence[int],
+    keys: Sequence[bytes],
+    values: Sequence[bytes] | None,
+) -> tuple[list[int], list[bytes | None]]:
+    """Write the values, if there are any, else read; each in the partition of that number.
+
+    The version and the value for each key. *results* learns how far the partitions are.
+    """
+    used = {number: memory.partition(number) for number in {*numbers}}
+    versions: list[int]
+    seen: list[bytes | None]
+    if values is not None:
+        versions = [
+            used[number].put(key, value)
+            for number, key, value in zip(numbers, keys, values, strict=True)
+        ]
+        seen = [None] * len(keys)
+    else:
+        records = [used[number].get(key) for number, key in zip(numbers, keys, strict=True)]
+        versions = [0 if record is None else record.version for record in records]
+        seen = [None if record is None else record.value for record in records]
+    results.applied = {number: partition.revision for number, partition in used.items()}
+    return versions, seen
 
 
 def _values(command: type[amp.Command], arguments: Arguments) -> Sequence[bytes] | None:

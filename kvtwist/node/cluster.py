@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from twisted.logger import Logger
 
 from kvtwist.core.address import Address
-from kvtwist.core.founding import Founding, View
+from kvtwist.core.founding import Founding, FoundingRecord, View
 from kvtwist.core.topology import Member, Settings, Topology
 from kvtwist.errors import Unavailable
 from kvtwist.wire.greeting import Greeting
@@ -20,6 +20,8 @@ class Cluster:
 
     :param started_ms: when this node was started, by the wall clock.
     :param features: what it says in its greeting that it can do.
+    :param record: what this node has founded in an earlier life, if it keeps that.
+    :param keep: keeps what was founded, durably, before anybody is told.
     :ivar me: this node.
     :ivar topology: ``None`` until the cluster is founded.
     """
@@ -32,10 +34,14 @@ class Cluster:
         elapsed_seconds: Callable[[], float],
         started_ms: int,
         features: tuple[str, ...] = (),
+        record: FoundingRecord | None = None,
+        keep: Callable[[FoundingRecord], None] = lambda _: None,
     ) -> None:
         self.me = me
         self.topology: Topology | None = None
-        self._founding = Founding(me, founders, settings)
+        self._founding = Founding(me, founders, settings, record)
+        self._is_back = record is not None
+        self._keep = keep
         self._elapsed_seconds = elapsed_seconds
         self._started_at = elapsed_seconds()
         self._started_ms = started_ms
@@ -79,6 +85,7 @@ class Cluster:
         """Take in what a founder said.
 
         :raises ConfigurationError: when there is no place for this node in a founded cluster.
+        :raises StorageError: when the founding cannot be kept.
         """
         self._founding.answered(address, view)
         self._look()
@@ -108,10 +115,11 @@ class Cluster:
         record = self._founding.record
         if record is None or self.topology is not None:
             return
+        if not self._is_back:
+            self._keep(record)
         self.topology = record.topology()
-        mine = self.topology.member(self.me.name)
         names = ", ".join(member.name for member in self.topology.members)
-        how = "founded" if mine.identity == self.me.identity else "rejoined, with empty memory,"
+        how = self._how_it_came_in(self.topology)
         _log.info(
             "{me} {how} cluster {id} of {names}",
             me=self.me.name,
@@ -121,3 +129,9 @@ class Cluster:
         )
         for notify in self._when_founded:
             notify(self.topology)
+
+    def _how_it_came_in(self, topology: Topology) -> str:
+        if self._is_back:
+            return "is back in"
+        is_founder = topology.member(self.me.name).identity == self.me.identity
+        return "founded" if is_founder else "rejoined, with empty memory,"

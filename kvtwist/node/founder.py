@@ -28,8 +28,8 @@ SAY_INTERVAL_SECONDS = 5.0
 _log = Logger(namespace="kvtwist.node")
 
 
-Hopeless: TypeAlias = Callable[[ConfigurationError], None]
-"""What to call, with the reason, when this node can never come in."""
+Hopeless: TypeAlias = Callable[[KvtwistError], None]
+"""What to call, with the reason, when this node can never come in, or cannot go on."""
 
 
 class Founder:
@@ -110,7 +110,7 @@ class Founder:
             return
         try:
             self._cluster.heard(address, view)
-        except ConfigurationError as error:
+        except KvtwistError as error:
             self._give_up(error)
         if self._cluster.topology is not None:
             self.stop()
@@ -119,7 +119,7 @@ class Founder:
         failure.trap(KvtwistError)
         self._cluster.silent(address, str(failure.value))
 
-    def _give_up(self, error: ConfigurationError) -> None:
+    def _give_up(self, error: KvtwistError) -> None:
         self.stop()
         self._hopeless(error)
 

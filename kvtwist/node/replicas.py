@@ -67,11 +67,11 @@ class Replicas:
             self._replicas[group] = self._make(group, self._note)
         self._ticking.start(TICK_SECONDS, now=False)
 
-    def stop(self) -> None:
+    def stop(self, why: KvtwistError) -> None:
         """Let no more time pass; what has been asked for and is not answered is unknown."""
         if self._ticking.running:
             self._ticking.stop()
-        self._give_up(OutcomeUnknown("the node is stopping"))
+        self._give_up(why)
 
     def replica(self, group: int) -> Replica:
         """The replica of *group*.

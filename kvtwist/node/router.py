@@ -31,8 +31,8 @@ from kvtwist.errors import (
 )
 from kvtwist.node.cluster import Cluster
 from kvtwist.node.limits import Limits
+from kvtwist.node.partitions import OPERATIONS, MemoryPartitions, Partitions
 from kvtwist.node.peers import Peers
-from kvtwist.node.store import OPERATIONS, Store
 from kvtwist.wire.boxes import VALUE_BYTES_MAX
 from kvtwist.wire.commands import REQUEST_TIMEOUT_MS, WRITES
 from kvtwist.wire.connection import Arguments, Connection, Responder
@@ -53,7 +53,7 @@ class Router:
         self,
         reactor: Any,
         cluster: Cluster,
-        store: Store,
+        partitions: Partitions,
         peers: Peers,
         limits: Limits,
         elapsed_seconds: Callable[[], float],
@@ -61,7 +61,8 @@ class Router:
     ) -> None:
         self._reactor = reactor
         self._cluster = cluster
-        self._store = store
+        self._partitions = partitions
+        self._memory = partitions if isinstance(partitions, MemoryPartitions) else None
         self._peers = peers
         self._limits = limits
         self._elapsed_seconds = elapsed_seconds
@@ -97,11 +98,17 @@ class Router:
         key, value, forwarded = arguments["key"], arguments.get("value"), arguments["forwarded"]
         partition, owner = self.locate(key, value, forwarded)
         if owner is None:
-            answer = self._store.apply(partition, command, arguments)
-            applied = self._store.revision(partition).to_bytes(8, "big")
-            answer["applied"] = self._places[partition] + applied
-            return answer
+            answer = self._partitions.apply(partition, command, arguments)
+            if isinstance(answer, dict):
+                return self._marked(answer, partition)
+            return answer.addCallback(self._marked, partition)
         return Deferred.fromCoroutine(self.forward(command, arguments, owner))
+
+    def _marked(self, answer: Arguments, partition: int) -> Arguments:
+        """The answer, with how far the partition is that gave it."""
+        applied = self._partitions.applied(partition)
+        answer["applied"] = self._places[partition] + applied.to_bytes(8, "big")
+        return answer
 
     def answer_here(self, key: bytes, value: bytes | None) -> bytes | None:
         """Answer a `Get` of *key*, or a `Put` of *value* under it, at once, if all is well; the
@@ -111,12 +118,13 @@ class Router:
         it. This is nearly every request that a node gets from our own client.
         """
         limits = self._limits
-        if self._topology is None or len(key) > limits.key_bytes_max:
+        memory = self._memory
+        if self._topology is None or memory is None or len(key) > limits.key_bytes_max:
             return None
         number = partition_of(key, len(self._mine))
         if not self._mine[number]:
             return None
-        partition = self._store.partition(number)
+        partition = memory.partition(number)
         if value is None:
             record = partition.get(key)
             applied = self._places[number] + partition.revision.to_bytes(8, "big")

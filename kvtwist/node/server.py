@@ -17,9 +17,9 @@ from kvtwist.node.batches import Batches
 from kvtwist.node.budget import Budget
 from kvtwist.node.cluster import Cluster
 from kvtwist.node.limits import Limits
+from kvtwist.node.partitions import Partitions
 from kvtwist.node.peers import Peers
 from kvtwist.node.router import Router
-from kvtwist.node.store import Store
 from kvtwist.wire import commands
 from kvtwist.wire.connection import Arguments, Connection, responders
 from kvtwist.wire.deadlines import Deadlines
@@ -45,7 +45,7 @@ class Server(Factory):
         self,
         reactor: Any,
         cluster: Cluster,
-        store: Store,
+        partitions: Partitions,
         peers: Peers,
         router: Router,
         deadlines: Deadlines,
@@ -56,7 +56,7 @@ class Server(Factory):
         self._turn = turn or Turn()
         self._frequent_responder = router.answer_here
         self._cluster = cluster
-        self._store = store
+        self._partitions = partitions
         self._peers = peers
         self._limits = limits
         self._connections: dict[Connection, str] = {}
@@ -75,7 +75,7 @@ class Server(Factory):
                 commands.DescribeTopology: lambda _, __: write_topology(cluster.founded()),
                 commands.Status: lambda _, __: self._status(),
                 **router.responders(),
-                **Batches(router, store, limits).responders(),
+                **Batches(router, partitions, limits).responders(),
             }
         )
 
@@ -190,7 +190,7 @@ class Server(Factory):
             "uptime_ms": self._cluster.uptime_ms,
             "cluster_id": topology.cluster_id if topology else "",
             "epoch": topology.epoch if topology else 0,
-            "key_count": self._store.key_count,
+            "key_count": self._partitions.key_count,
             "owned": topology.placement.owned(me.name) if topology else 0,
             "waiting_for": list(self._cluster.waiting_for()),
             "unreachable": self._peers.unreachable(),

@@ -35,7 +35,7 @@ from kvtwist.wire.commands import CompareAndSet, Delete, Get, Ping, Put
 from kvtwist.wire.connection import Connection
 from kvtwist.wire.failures import read_failure
 from kvtwist.wire.limits import ConnectionLimits
-from tests.cluster import PORT, SimulatedCluster, ip_of
+from tests.cluster import SimulatedCluster
 
 TRANSPORT_BYTES_MAX = 1 << 16
 WIDE_OPEN = BoxLimits(box_bytes_max=1 << 30, box_pairs_max=1 << 30)
@@ -100,9 +100,7 @@ class NodeTestCase(SynchronousTestCase):
 
     def server(self) -> Server:
         """What it listens with."""
-        server = self.cluster.network.host(ip_of(1)).ports[PORT]
-        assert isinstance(server, Server)
-        return server
+        return self.cluster.nodes[1].server
 
     def dial(self, host: str = "10.0.2.1") -> Dialled | None:
         """Dial it; nothing, when it refuses."""

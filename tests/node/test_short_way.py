@@ -13,9 +13,9 @@ from kvtwist.core.topology import Member, Settings
 from kvtwist.errors import KvtwistError
 from kvtwist.node.cluster import Cluster
 from kvtwist.node.limits import Limits
+from kvtwist.node.partitions import MemoryPartitions
 from kvtwist.node.peers import Peers
 from kvtwist.node.router import Router
-from kvtwist.node.store import Store
 from kvtwist.wire.boxes import VALUE_BYTES_MAX
 from kvtwist.wire.codec import codec_of
 from kvtwist.wire.commands import Get, Put
@@ -43,7 +43,7 @@ class Alone:
         self.cluster = Cluster(me, (me.address,), Settings(partitions=4), clock.seconds, 0)
         peers = Peers(clock, (), Greeting, lambda: 0.5, Deadlines(clock), LIMITS.of_connection())
         self.cluster.start()
-        self.store = Store(lambda: 100)
+        self.store = MemoryPartitions(lambda: 100)
         self.router = Router(
             clock, self.cluster, self.store, peers, LIMITS, clock.seconds, lambda: 0.5
         )

@@ -202,6 +202,14 @@ class Raft:
         self._wake_to_act()
         return reads.ask(self._state, context)
 
+    def campaign(self) -> None:
+        """Stand for election without waiting for the time to be up.
+
+        For a replica that is alone: among others it is `suspect` that is called for.
+        """
+        if self._state.role is Role.FOLLOWER:
+            elections.campaign(self._state)
+
     def suspect(self) -> None:
         """The leader's node is silent: do not wait for the shortest election timeout again.
 

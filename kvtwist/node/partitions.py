@@ -1,18 +1,47 @@
-"""The data that this node holds: its partitions, in memory, and what the commands do to them."""
+"""The data that this node holds, and what the commands do to it: of a cluster in memory, here.
+
+The other kind, on disk, is `kvtwist.node.durable`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.protocols import amp
 
 from kvtwist.core.partition import Conditional, Partition, Record
+from kvtwist.core.topology import Topology
+from kvtwist.errors import KvtwistError
 from kvtwist.wire import commands
 from kvtwist.wire.connection import Arguments
 
 
-class Store:
-    """Partitions by number, each made when it is first written or read.
+class Partitions(Protocol):
+    """The partitions that a node owns."""
+
+    @property
+    def key_count(self) -> int:
+        """How many keys there are in them."""
+
+    def start(self, topology: Topology) -> None:
+        """The cluster is founded: have those that this node owns."""
+
+    def stop(self, why: KvtwistError) -> Deferred[None]:
+        """Take no more commands; fires when all that was acknowledged is where it is kept."""
+
+    def apply(
+        self, number: int, command: type[amp.Command], arguments: Arguments
+    ) -> Arguments | Deferred[Arguments]:
+        """Carry *command* out in partition *number*; the answer to it, without ``applied``."""
+
+    def applied(self, number: int) -> int:
+        """How far partition *number*, which has been used, is applied."""
+
+
+class MemoryPartitions:
+    """`Partitions` in memory, each made when it is first written or read.
 
     :param first_revision: draws the revision at which a new partition starts to count.
     """
@@ -26,7 +55,14 @@ class Store:
         """How many keys there are."""
         return sum(map(len, self._partitions.values()))
 
-    def revision(self, number: int) -> int:
+    def start(self, topology: Topology) -> None:
+        """Nothing to do."""
+
+    def stop(self, why: KvtwistError) -> Deferred[None]:
+        """Nothing to do."""
+        return succeed(None)
+
+    def applied(self, number: int) -> int:
         """How often the partition, which has been used, was changed."""
         return self._partitions[number].revision
 

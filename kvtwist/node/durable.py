@@ -1,0 +1,221 @@
+"""The data of a node that keeps it on disk: each partition that it owns is a Raft group of its own.
+
+Until partitions are replicated a group has one replica, on its owner. All else is as it will be: a
+write is proposed, synced, applied, and then answered; a read is confirmed by the group, and sees
+what was applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.protocols import amp
+
+from kvtwist.core.raft import Configuration, Raft, Restored, Settings, Snapshot
+from kvtwist.core.state.answers import (
+    Answer,
+    NotWritten,
+    Refused,
+    Written,
+)
+from kvtwist.core.state.commands import NO_SESSION, Command, Write
+from kvtwist.core.state.operations import Delete, Operation, Put
+from kvtwist.core.state.outcomes import Changed, Mismatch
+from kvtwist.core.state.records import Record
+from kvtwist.core.topology import Topology
+from kvtwist.errors import KvtwistError, NodeFault, Unavailable
+from kvtwist.node.replica import Replica
+from kvtwist.node.replicas import Replicas
+from kvtwist.storage import logs
+from kvtwist.storage.directory import DataDirectory
+from kvtwist.storage.engine import Batch
+from kvtwist.storage.states import StoredState, load_state, new_state
+from kvtwist.storage.store import Store
+from kvtwist.wire import commands
+from kvtwist.wire.connection import Arguments
+
+FIRST_GENERATION = 1
+"""Of a partition's membership."""
+
+_REPLICA = 1
+_ALONE = Configuration((_REPLICA,))
+_SETTINGS = Settings(quiesce_after_ticks=20)
+
+
+def group_of(partition: int) -> int:
+    """The group that a partition is at the founding. Group 1 is not a partition's."""
+    return partition + 2
+
+
+class DurablePartitions:
+    """`kvtwist.node.partitions.Partitions` on disk.
+
+    :param failed: called, once, when the node cannot go on.
+    :param chance: numbers from 0 to 1, for election timeouts.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        name: str,
+        directory: DataDirectory,
+        store: Store,
+        failed: Callable[[KvtwistError], None],
+        seconds: Callable[[], float],
+        chance: Callable[[], float],
+    ) -> None:
+        self._name = name
+        self._directory = directory
+        self._store = store
+        self._seconds = seconds
+        self._chance = chance
+        self._replicas = Replicas(reactor, store, self._replica, failed)
+        self._is_running = False
+
+    @property
+    def key_count(self) -> int:
+        """How many keys there are."""
+        return self._replicas.key_count
+
+    def start(self, topology: Topology) -> None:
+        """Load what this node owns, or begin it.
+
+        It waits for the disk, once.
+
+        :raises StorageError: when the store cannot be read as what was written.
+        """
+        owned = [
+            group_of(number)
+            for number, row in enumerate(topology.placement.replicas)
+            if row[0] == self._name
+        ]
+        self._begin([group for group in owned if self._restored(group, 0) is None])
+        self._directory.check_marks({group: self._known(group) for group in owned})
+        self._replicas.start(owned)
+        self._is_running = True
+
+    def stop(self, why: KvtwistError) -> Deferred[None]:
+        """Answer nobody any more, and close the store."""
+        if self._is_running:
+            self._is_running = False
+            self._replicas.stop(why)
+        return self._store.close()
+
+    def applied(self, number: int) -> int:
+        """The index of the last entry that is applied."""
+        return self._replicas.replica(group_of(number)).applied_index
+
+    def apply(
+        self, number: int, command: type[amp.Command], arguments: Arguments
+    ) -> Deferred[Arguments]:
+        """Carry *command* out, durably."""
+        try:
+            replica = self._replicas.replica(group_of(number))
+        except KeyError:
+            raise Unavailable(f"{self._name} cannot serve: {self._store.trouble}") from None
+        if command is commands.Get:
+            return replica.read(arguments["key"], arguments["keyspace"] or 0).addCallback(_seen)
+        operation = _OPERATIONS[command](arguments)
+
+        def stamped(stamp_ms: int) -> Command:
+            return Write(stamp_ms, FIRST_GENERATION, NO_SESSION, 0, 0, (operation,))
+
+        return replica.propose(stamped).addCallback(_ANSWERS[command])
+
+    # -- replicas -------------------------------------------------------------------------------
+
+    def _begin(self, groups: list[int]) -> None:
+        batch = Batch()
+        for group in groups:
+            logs.save_base(batch, group, Snapshot(0, 0, _ALONE))
+            changes, _ = self._new_state(group).take_batch()
+            batch.extend(changes)
+        if batch:
+            self._directory.engine.commit(batch, sync=True)
+
+    def _new_state(self, group: int) -> StoredState:
+        engine = self._directory.engine
+        return new_state(group, engine, engine.get_cached, FIRST_GENERATION, revision=0)
+
+    def _restored(self, group: int, applied: int) -> Restored | None:
+        return logs.load(self._directory.engine, group, applied)
+
+    def _known(self, group: int) -> Restored:
+        restored = self._restored(group, 0)
+        assert restored is not None
+        return restored
+
+    def _replica(self, group: int, changed: Callable[[Replica], None]) -> Replica:
+        engine = self._directory.engine
+        state = load_state(group, engine, engine.get_cached) or self._new_state(group)
+        restored = self._restored(group, state.machine.applied_index)
+        assert restored is not None
+        life = self._directory.record.life
+        raft = Raft(_REPLICA, _SETTINGS, restored, self._chance, life)
+        raft.campaign()
+        replica = Replica(
+            group, raft, state, raft.last_index, self._seconds, changed, lambda *_: None
+        )
+        changed(replica)
+        return replica
+
+
+# -- commands of the wire as operations of the machine, and its answers as theirs ------------------
+
+
+def _seen(record: Record | None) -> Arguments:
+    if record is None:
+        return {"version": 0, "value": None}
+    return {"version": record.version, "value": record.value}
+
+
+def _put(arguments: Arguments) -> Operation:
+    return Put(arguments["key"], arguments["value"])
+
+
+def _delete(arguments: Arguments) -> Operation:
+    return Delete(arguments["key"], arguments["version"])
+
+
+def _compare_and_set(arguments: Arguments) -> Operation:
+    return Put(arguments["key"], arguments["value"], version=arguments["version"])
+
+
+_OPERATIONS: Mapping[type[amp.Command], Callable[[Arguments], Operation]] = {
+    commands.Put: _put,
+    commands.Delete: _delete,
+    commands.CompareAndSet: _compare_and_set,
+}
+
+
+def _was_put(answer: Answer) -> Arguments:
+    match answer:
+        case Written((Changed(version),)):
+            return {"version": version}
+    raise _odd(answer)
+
+
+def _was_conditional(answer: Answer) -> Arguments:
+    match answer:
+        case Written((Changed(version),)):
+            return {"done": True, "version": version, "value": None}
+        case Written():  # there was nothing to delete
+            return {"done": False, "version": 0, "value": None}
+        case NotWritten((Mismatch(_, version, value),)):
+            return {"done": False, "version": version, "value": value}
+    raise _odd(answer)
+
+
+_ANSWERS: Mapping[type[amp.Command], Callable[[Answer], Arguments]] = {
+    commands.Put: _was_put,
+    commands.Delete: _was_conditional,
+    commands.CompareAndSet: _was_conditional,
+}
+
+
+def _odd(answer: Answer) -> KvtwistError:
+    if isinstance(answer, Refused):
+        return Unavailable(f"the partition refuses it: {answer}")
+    return NodeFault(f"the partition's answer makes no sense: {answer}")
