@@ -145,7 +145,7 @@ def start_kvtwist(processes: Processes) -> Peer:
     ports = free_ports(NODES)
     peers = ",".join(f":{port}" for port in ports)
     for number, port in enumerate(ports, start=1):
-        options = (f"--id=node-{number}", f"--addr=:{port}", f"--peers={peers}")
+        options = (f"--id=node-{number}", f"--addr=:{port}", f"--peers={peers}", "--memory")
         processes.serve(f"node-{number}", (*_TWISTD, "-n", "kvnode", *options), port)
     return GeneratorPeer(OURS, _python_generator(processes, "kvtwist", ports))
 

@@ -152,6 +152,7 @@ class Node(Service):
         self._listen()
         super().startService()
         self._build()
+        _log.info("{me} listens on {address}", me=self._config.name, address=self._config.listen)
         self._router.start()
         self._warn()
         try:
@@ -257,7 +258,6 @@ class Node(Service):
                 else "choose an --addr that this machine has"
             )
             raise ConfigurationError(f"cannot listen on {address}: {why}: {mend}") from error
-        _log.info("{me} listens on {address}", me=self._config.name, address=address)
 
     def _warn(self) -> None:
         listen = self._config.listen

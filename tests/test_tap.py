@@ -133,7 +133,23 @@ class OptionsTests(TapTestCase):
 
     def test_nothing_given(self) -> None:
         """``twistd -n kvnode`` alone would not start a node that one can try."""
-        self.assertEqual(self.parse(), NodeConfig(name="node-1", listen=Address("127.0.0.1", 8001)))
+        expected = NodeConfig(
+            name="node-1",
+            listen=Address("127.0.0.1", 8001),
+            settings=Settings(durable=True),
+            data_dir=Path("node-1.kvtwist").absolute(),
+        )
+        self.assertEqual(self.parse(), expected)
+
+    def test_where_data_is_kept(self) -> None:
+        """Data would be kept elsewhere than was said, or not at all."""
+        given = self.parse("--data-dir=/var/lib/kv")
+        self.assertEqual((given.data_dir, given.settings.durable), (Path("/var/lib/kv"), True))
+        self.assertEqual(self.parse("--id=a").data_dir, Path("a.kvtwist").absolute())
+        memory = self.parse("--memory")
+        self.assertEqual((memory.data_dir, memory.settings.durable), (None, False))
+        self.assertIn("--memory keeps nothing", self.mistake("--memory", "--data-dir=x"))
+        self.assertIn("--data-dir is empty", self.mistake("--data-dir="))
 
     def test_three_nodes(self) -> None:
         """The quick start would not work as it is written."""
@@ -177,8 +193,8 @@ class OptionsTests(TapTestCase):
 
     def test_partitions(self) -> None:
         """A cluster would be founded with another number of partitions than was asked for."""
-        self.assertEqual(self.parse().settings, Settings(partitions=64))
-        self.assertEqual(self.parse("--partitions=4096").settings, Settings(partitions=4096))
+        self.assertEqual(self.parse().settings.partitions, 64)
+        self.assertEqual(self.parse("--partitions=4096").settings.partitions, 4096)
 
     def test_limits(self) -> None:
         """A limit would be settable on paper only, or set another one."""

@@ -73,8 +73,9 @@ class NodeOutput(ProcessProtocol):
 class LocalCluster:
     """N nodes on loopback ports in a row."""
 
-    def __init__(self, reactor: Any, nodes: int, port: int, verbose: bool) -> None:
+    def __init__(self, reactor: Any, nodes: int, port: int, memory: bool, verbose: bool) -> None:
         self._reactor = reactor
+        self._options = ["--memory"] if memory else []
         self.peers = ",".join(f":{port + at}" for at in range(nodes))
         self._nodes = {port + at: NodeOutput(f"node-{at + 1}", verbose) for at in range(nodes)}
         self._running = set(self._nodes.values())
@@ -86,7 +87,8 @@ class LocalCluster:
         for port, node in self._nodes.items():
             arguments = [f"--id={node.name}", f"--addr=:{port}", f"--peers={self.peers}"]
             twistd = [sys.executable, "-c", _TWISTD, "--nodaemon", "--pidfile=", "kvnode"]
-            self._reactor.spawnProcess(node, sys.executable, twistd + arguments, env=os.environ)
+            command = [*twistd, *arguments, *self._options]
+            self._reactor.spawnProcess(node, sys.executable, command, env=os.environ)
             node.ended.addCallback(self._ended, node)
 
     async def ready(self) -> bool:
@@ -136,14 +138,14 @@ class LocalCluster:
             node.stop("KILL")
 
 
-def run_local(nodes: int, port: int, verbose: bool) -> None:
+def run_local(nodes: int, port: int, memory: bool, verbose: bool) -> None:
     """Run a cluster until it is interrupted."""
-    task.react(lambda reactor: Deferred.fromCoroutine(_run(reactor, nodes, port, verbose)))
+    task.react(lambda reactor: Deferred.fromCoroutine(_run(reactor, nodes, port, memory, verbose)))
 
 
-async def _run(reactor: Any, nodes: int, port: int, verbose: bool) -> None:
+async def _run(reactor: Any, nodes: int, port: int, memory: bool, verbose: bool) -> None:
     make_monotonic(reactor)
-    cluster = LocalCluster(reactor, nodes, port, verbose)
+    cluster = LocalCluster(reactor, nodes, port, memory, verbose)
     reactor.addSystemEventTrigger(
         "before", "shutdown", lambda: Deferred.fromCoroutine(cluster.stop())
     )

@@ -217,17 +217,19 @@ def ring(session: Session) -> None:
     show_default=True,
     help="The first node's port; the others have the next ones.",
 )
+@click.option("--memory", is_flag=True, help="Keep data in memory only.")
 @click.option("--verbose", is_flag=True, help="Show the nodes' logs.")
-def local(nodes: int, port: int, verbose: bool) -> None:
+def local(nodes: int, port: int, memory: bool, verbose: bool) -> None:
     """Start a cluster of N nodes (3 if left out) on this machine, in the foreground.
 
-    Data is in memory only. Prints one line when the cluster is ready; Ctrl-C stops it.
+    Data is kept here, in node-1.kvtwist, node-2.kvtwist and so on; started here again, the cluster
+    has it. Prints one line when the cluster is ready; Ctrl-C stops it.
     """
     from kvtwist.cli.local import run_local
 
     if port + nodes - 1 > 65535:
         raise click.UsageError(f"{nodes} ports from {port} on go past 65535: choose another --port")
-    run_local(nodes, port, verbose)
+    run_local(nodes, port, memory, verbose)
 
 
 @cli.command()

@@ -34,6 +34,7 @@ from typing import Any, ClassVar
 from twisted.protocols import amp
 
 from kvtwist.errors import (
+    DiskFull,
     HelloRefused,
     MalformedRequest,
     NodeFault,
@@ -85,7 +86,7 @@ def _errors(*classes: type[Any]) -> _Errors:
 
 
 _ANY_ERRORS = _errors(MalformedRequest, TooLarge, Refused, Overloaded, NodeFault)
-_DATA_ERRORS = _ANY_ERRORS | _errors(Unavailable, NotOwner, OutcomeUnknown)
+_DATA_ERRORS = _ANY_ERRORS | _errors(Unavailable, DiskFull, NotOwner, OutcomeUnknown)
 
 
 class Hello(amp.Command):

@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from kvtwist.errors import (
+    DiskFull,
     HelloRefused,
     KvtwistError,
     MalformedRequest,
@@ -27,6 +28,7 @@ from kvtwist.errors import (
 DESCRIPTION_BYTES_MAX = 16384
 
 CLASSES: tuple[type[KvtwistError], ...] = (
+    DiskFull,
     HelloRefused,
     MalformedRequest,
     NodeFault,

@@ -36,7 +36,9 @@ Work = Callable[[Client, Printer], Coroutine[Any, Any, int]]
 CODES = {
     errors.ConfigurationError: 2,
     errors.HelloRefused: 3,
+    errors.StoreLocked: 2,
     errors.NotDone: 3,
+    errors.DiskFull: 3,
     errors.Unavailable: 3,
     errors.NotSent: 3,
     errors.Overloaded: 3,
@@ -51,8 +53,14 @@ CODES = {
     errors.NodeFault: 5,
 }
 
-OF_NO_KIND = {errors.KvtwistError, errors.ManyFailed}
-"""Those that do not say whether anything was done."""
+OF_NO_KIND = {
+    errors.KvtwistError,
+    errors.ManyFailed,
+    errors.StorageError,
+    errors.StoreDamaged,
+    errors.StoreFailed,
+}
+"""Those that do not say whether anything was done, or that no client is told."""
 
 COMPLETE = {
     "put": ["k", "v"],
@@ -338,10 +346,10 @@ class PassedOnTests(CommandLineTestCase):
         run_local = mock.Mock()
         self.patch(local, "run_local", run_local)
         self.assertEqual(self.kvcli("local"), (0, "", ""))
-        self.assertEqual(self.kvcli("local", "5", "--port=65531", "--verbose"), (0, "", ""))
-        self.assertEqual(
-            run_local.mock_calls, [mock.call(3, 8001, False), mock.call(5, 65531, True)]
-        )
+        options = ("--port=65531", "--memory", "--verbose")
+        self.assertEqual(self.kvcli("local", "5", *options), (0, "", ""))
+        expected = [mock.call(3, 8001, False, False), mock.call(5, 65531, True, True)]
+        self.assertEqual(run_local.mock_calls, expected)
 
     def test_interrupted(self) -> None:
         """Ctrl-C would be a traceback, and look like an answer to a script."""

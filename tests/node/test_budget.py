@@ -22,7 +22,7 @@ from kvtwist.wire.commands import Get, Ping, Put
 from kvtwist.wire.connection import Connection
 from kvtwist.wire.fragments import cut
 from kvtwist.wire.seldom import INTERVAL_SECONDS
-from tests.cluster import PORT, SimulatedCluster, ip_of
+from tests.cluster import SimulatedCluster
 from tests.node.test_limits import warnings
 from tests.wire.properties import examples
 
@@ -152,7 +152,7 @@ class ConnectionsTests(SynchronousTestCase):
         self.cluster = SimulatedCluster(2, Limits(held_bytes_max=held_bytes_max, **boxes))
         self.cluster.found()
         self.key, self.far_key = self.cluster.key_of(1).encode(), self.cluster.key_of(2).encode()
-        server = self.cluster.network.host(ip_of(1)).ports[PORT]
+        server = self.cluster.nodes[1].server
         assert isinstance(server, Server)
         self.server = server
         self.budget = server._budget

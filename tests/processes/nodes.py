@@ -101,6 +101,7 @@ class Processes:
         self.ports = free_ports(nodes)
         self.peers = ",".join(f":{port}" for port in self.ports)
         self.nodes: dict[int, Program] = {}
+        self.options: tuple[str, ...] = ()
         self._programs: list[Program] = []
 
     def run(self, command: tuple[str, ...], name: str) -> Program:
@@ -111,7 +112,8 @@ class Processes:
 
     def start(self, number: int) -> Program:
         """Start node-*number*, word for word as the README does."""
-        options = (f"--id=node-{number}", f"--addr=:{self.ports[number - 1]}")
+        own = (f"--id=node-{number}", f"--addr=:{self.ports[number - 1]}")
+        options = (*own, *self.options)
         command = (*TWISTD, "-n", "kvnode", *options, f"--peers={self.peers}")
         self.nodes[number] = self.run(command, f"node-{number}")
         return self.nodes[number]

@@ -11,7 +11,7 @@ from functools import partial
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.processes.nodes import CHECKOUT, TWISTD, Processes, free_ports_in_a_row
+from tests.processes.nodes import CHECKOUT, TWISTD, Processes, free_ports, free_ports_in_a_row
 
 
 class QuickStartTests(SynchronousTestCase):
@@ -60,9 +60,11 @@ class QuickStartTests(SynchronousTestCase):
             self.assertLessEqual(done.stderr.count(b"\n"), 1)
 
     def test_a_killed_node(self) -> None:
-        """Its keys are unavailable, exit 3, naming it; all others are served; it can come back."""
+        """Its keys are unavailable, exit 3, naming it; all others are served; it comes back with
+        all that it had acknowledged."""
         self.processes.found()
         keys = self.keys_by_owner()
+        self.assertEqual(self.processes.kvcli("put", keys[2], "kept").returncode, 0)
         self.processes.nodes[2].signal(signal.SIGKILL)
         self.processes.nodes[2].wait()
         for number in (1, 3):
@@ -75,8 +77,71 @@ class QuickStartTests(SynchronousTestCase):
         status = self.processes.kvcli("status")
         self.assertEqual(status.returncode, 3)
         self.assertIn(b"no: ", status.stdout)
-        self.processes.start(2).wait_for("rejoined, with empty memory, cluster")
+        self.processes.start(2).wait_for("is back in cluster")
+        self.assertEqual(self.processes.kvcli("get", keys[2]).stdout, b"kept\n")
         self.assertEqual(self.processes.kvcli("put", keys[2], "v").returncode, 0)
+
+    def test_a_killed_node_in_memory(self) -> None:
+        """It comes back in, empty."""
+        self.processes.options = ("--memory",)
+        self.processes.found()
+        self.processes.nodes[2].signal(signal.SIGKILL)
+        self.processes.nodes[2].wait()
+        self.processes.start(2).wait_for("rejoined, with empty memory, cluster")
+        self.assertEqual(list(self.processes.directory.glob("*.kvtwist")), [])
+
+    def test_everything_restarted(self) -> None:
+        """The quick start's nodes, ended and started again, have what was put."""
+        self.processes.found()
+        self.assertEqual(self.processes.kvcli("put", "user:42", "alice").returncode, 0)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for node in self.processes.nodes.values():
+                node.signal(number)
+            for node in self.processes.nodes.values():
+                node.wait()
+            for at in (3, 1, 2):
+                self.processes.start(at)
+            got = self.processes.kvcli("get", "user:42")
+            self.assertEqual((got.returncode, got.stdout), (0, b"alice\n"))
+
+    def test_another_data_directory(self) -> None:
+        """R11: who has lost its data is not who it was, and says so in one line."""
+        self.processes.found()
+        self.processes.nodes[2].signal(signal.SIGKILL)
+        self.processes.nodes[2].wait()
+        options = ("--id=node-2", f"--addr=:{self.processes.ports[1]}", "--data-dir=empty")
+        peers = f"--peers={self.processes.peers}"
+        command = (*TWISTD, "-n", "--pidfile=", "kvnode", *options, peers)
+        second = self.processes.run(command, "second")
+        self.assertEqual(second.wait(), 1)
+        self.assertIn("knows node-2 with another data directory", second.output)
+        self.assertNotIn("Traceback", second.output)
+
+    def test_data_directories_that_cannot_be_used(self) -> None:
+        """One line each, exit 1: another node's, one in use, one that is a file."""
+        self.processes.found()
+        (self.processes.directory / "file").write_text("a file")
+        cases = (
+            ("other", "node-1.kvtwist", "is in use by another process"),
+            ("other", "file", "file cannot be used: "),
+        )
+        for name, where, said in cases:
+            command = (*TWISTD, "-n", "kvnode", f"--id={name}", self.free(), f"--data-dir={where}")
+            program = self.processes.run(command, "wrong")
+            self.assertEqual(program.wait(), 1, where)
+            self.assertIn(said, program.output)
+            self.assertNotIn("Traceback", program.output)
+        self.processes.nodes[1].signal(signal.SIGTERM)
+        self.processes.nodes[1].wait()
+        command = (*TWISTD, "-n", "kvnode", "--id=x", self.free(), "--data-dir=node-1.kvtwist")
+        program = self.processes.run(command, "wrong")
+        self.assertEqual(program.wait(), 1)
+        self.assertIn("belongs to node-1, not to x", program.output)
+
+    def free(self) -> str:
+        """The option for a port that nobody has."""
+        (port,) = free_ports(1)
+        return f"--addr=:{port}"
 
     def keys_by_owner(self) -> dict[int, str]:
         """A key for each node, found with ``kvcli where``."""
@@ -184,7 +249,8 @@ class QuickStartTests(SynchronousTestCase):
         self.processes.start(1).wait_for("listens on")
         options = ("--id=node-1", f"--addr=:{self.processes.ports[1]}")
         peers = f"--peers={self.processes.peers}"
-        command = (*TWISTD, "-n", "--pidfile=second.pid", "kvnode", *options, peers)
+        others = ("--pidfile=second.pid", "kvnode", "--data-dir=second")
+        command = (*TWISTD, "-n", *others, *options, peers)
         second = self.processes.run(command, "second")
         self.assertEqual(second.wait(), 1)
         self.assertIn("kvnode: the name node-1 is already used by the node at", second.output)

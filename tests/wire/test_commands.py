@@ -266,7 +266,7 @@ class CommandTests(SynchronousTestCase):
 
     def test_codes_are_unique(self) -> None:
         """Else "not carried out" is read as "may have been", or the other way round."""
-        found = [cls.__dict__["code"] for cls in every_error() if cls.__dict__.get("code")]
+        found = [cls.__dict__["code"] for cls in {*every_error()} if cls.__dict__.get("code")]
         self.assertEqual(sorted(found), sorted(set(found)))
         self.assertEqual(sorted(found), sorted(cls.code for cls in failures.CLASSES))
 
@@ -275,6 +275,7 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(
             {cls.__name__: cls.code for cls in failures.CLASSES},
             {
+                "DiskFull": "DISK_FULL",
                 "HelloRefused": "HELLO_REFUSED",
                 "MalformedRequest": "MALFORMED",
                 "NodeFault": "NODE_FAULT",

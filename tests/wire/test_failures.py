@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.errors import (
     ConfigurationError,
+    DiskFull,
     HelloRefused,
     KvtwistError,
     MalformedRequest,
@@ -40,6 +41,7 @@ from kvtwist.wire.failures import (
 from tests.wire.properties import examples
 
 SAMPLES: tuple[KvtwistError, ...] = (
+    DiskFull("the disk is full: No space left on device"),
     HelloRefused("node-1 at a:1 belongs to cluster 1", reason="cluster"),
     MalformedRequest("Delete: version is missing"),
     NodeFault("the node failed at 'Put'; its log says why"),
