@@ -126,7 +126,9 @@ class Node(Service):
         self._chance = chance
         self._wall_seconds = wall_seconds
         self._open_storage = open_storage
-        Founding(self._member(self._identity), self._founders, config.settings)  # or it raises
+        if not config.settings.durable:
+            # Else it may have been founded: then its founders are only addresses to dial.
+            Founding(self._member(self._identity), self._founders, config.settings)
 
     @property
     def _founders(self) -> tuple[Address, ...]:

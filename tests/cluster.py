@@ -32,6 +32,7 @@ class SimulatedCluster:
         self.nodes: dict[int, Node] = {}
         self.hopeless: dict[str, KvtwistError] = {}
         self.given_up: list[Address] = []
+        self.open_storage: Any = None
         self._lives = 0
 
     @property
@@ -60,6 +61,7 @@ class SimulatedCluster:
             identity=f"{self._lives:032x}",
             chance=lambda: 0.5,
             wall_seconds=self.network.clock.seconds,
+            open_storage=self.open_storage,
         )
         node.privilegedStartService()
         node.startService()

@@ -25,14 +25,14 @@ from kvtwist.core.state.operations import Delete, Operation, Put
 from kvtwist.core.state.outcomes import Changed, Mismatch
 from kvtwist.core.state.records import Record
 from kvtwist.core.topology import Topology
-from kvtwist.errors import KvtwistError, NodeFault, Unavailable
+from kvtwist.errors import DiskFull, KvtwistError, NodeFault, Unavailable
 from kvtwist.node.replica import Replica
 from kvtwist.node.replicas import Replicas
 from kvtwist.storage import logs
 from kvtwist.storage.directory import DataDirectory
 from kvtwist.storage.engine import Batch
 from kvtwist.storage.states import StoredState, load_state, new_state
-from kvtwist.storage.store import Store
+from kvtwist.storage.store import Condition, Store
 from kvtwist.wire import commands
 from kvtwist.wire.connection import Arguments
 
@@ -117,6 +117,8 @@ class DurablePartitions:
             raise Unavailable(f"{self._name} cannot serve: {self._store.trouble}") from None
         if command is commands.Get:
             return replica.read(arguments["key"], arguments["keyspace"] or 0).addCallback(_seen)
+        if self._store.condition is not Condition.OPEN:
+            raise DiskFull(f"{self._name} cannot write: {self._store.trouble}")
         operation = _OPERATIONS[command](arguments)
 
         def stamped(stamp_ms: int) -> Command:

@@ -27,7 +27,9 @@ from kvtwist.core.raft import (
     ReadState,
     Ready,
     Role,
+    Snapshot,
 )
+from kvtwist.core.raft.log import total_bytes
 from kvtwist.core.state.answers import Answer
 from kvtwist.core.state.commands import Command, decode, encode
 from kvtwist.core.state.contents import Stored, stored_key
@@ -38,6 +40,11 @@ from kvtwist.storage import logs
 from kvtwist.storage.engine import Batch, View
 from kvtwist.storage.marks import Mark
 from kvtwist.storage.states import StoredState
+
+LOG_ENTRIES_MAX = 2048
+LOG_BYTES_MAX = 1 << 20
+"""A log is compacted when it has more of either, to half of it: what is left is for replicas that
+are slow (R14). It is in memory, too. One entry alone may be larger."""
 
 Stamped = Callable[[int], Command]
 """Makes a command, given its stamp in log time (ms)."""
@@ -70,12 +77,14 @@ class Written(NamedTuple):
 
     :ivar ready: the number of its Ready; ``None``: nothing of one is in it.
     :ivar state: the number of its state machine's changes; ``None``: none are in it.
+    :ivar applied: the entry that these changes go up to.
     :ivar sync: whether the commit must be durable.
     :ivar mark: to be raised with it, when term or vote have changed.
     """
 
     ready: int | None = None
     state: int | None = None
+    applied: int = 0
     sync: bool = False
     mark: Mark | None = None
 
@@ -114,6 +123,8 @@ class Replica:
         self._reads: deque[_Read] = deque()
         self._to_apply: deque[tuple[Entry, Command | None]] = deque()
         self._has_changes = False
+        self._log_bytes = _log_bytes(raft)
+        self._base: Snapshot | None = None
         self._over: KvtwistError | None = None
         self._mark = Mark(raft.term, raft.vote, 0)
 
@@ -194,11 +205,12 @@ class Replica:
         ready = self.raft.ready() if self.raft.has_ready() else None
         if ready is not None:
             self._take_ready(ready, batch)
-        state = self._take_changes(batch)
+        state, applied = self._take_changes(batch), self.applied_index
+        self._take_base(batch)
         if ready is not None and (ready.hard_state is not None or ready.entries):
-            return Written(ready.number, state, ready.must_sync, self._new_mark())
+            return Written(ready.number, state, applied, ready.must_sync, self._new_mark())
         # A Ready with nothing to persist is not told of: it would be taken for all before it.
-        return None if state is None else Written(state=state)
+        return None if state is None else Written(None, state, applied)
 
     def _take_changes(self, batch: Batch) -> int | None:
         if not self._has_changes:
@@ -230,7 +242,11 @@ class Replica:
         assert ready.snapshot is None, "a group of one is sent no snapshots"
         for message in ready.messages:
             self._send(self.group, message)
+        is_replacing = bool(ready.entries) and ready.entries[0].index <= self._last_written
         self._last_written = logs.save(batch, self.group, ready, self._last_written)
+        self._log_bytes += total_bytes(ready.entries)
+        if is_replacing:
+            self._log_bytes = _log_bytes(self.raft)
         self._to_apply.extend((entry, _command(entry)) for entry in ready.committed)
         for read in ready.reads:
             self._confirmed(read)
@@ -245,8 +261,32 @@ class Replica:
             self.raft.persisted(written.ready)
         if written.state is not None:
             self._state.committed(written.state)
+            self._compact(written.applied)
         if self.raft.has_ready():
             self._changed(self)
+
+    def _compact(self, saved: int) -> None:
+        """Forget entries whose changes are in the store, which has all up to *saved*."""
+        log = self.raft.log
+        index, size_bytes = log.compacted_index, self._log_bytes
+        if log.last_index - index <= LOG_ENTRIES_MAX and size_bytes <= LOG_BYTES_MAX:
+            return
+        for entry in log.entries(index + 1, saved):
+            is_small = size_bytes <= LOG_BYTES_MAX // 2
+            if is_small and log.last_index - index <= LOG_ENTRIES_MAX // 2:
+                break
+            index, size_bytes = entry.index, size_bytes - entry.size_bytes
+        if index > log.compacted_index:
+            self._base = self.raft.describe(index)
+            self._log_bytes = size_bytes
+            self.raft.compact(index)
+            self._changed(self)
+
+    def _take_base(self, batch: Batch) -> None:
+        """Put into *batch* that the log begins later; what goes has done its work already."""
+        if self._base is not None:
+            logs.save_base(batch, self.group, self._base)
+            self._base = None
 
     # -- applying -------------------------------------------------------------------------------
 
@@ -320,12 +360,16 @@ class Replica:
         """Whether it leads the group."""
         return self.raft.role is Role.LEADER
 
+    def lose_proposals(self, why: KvtwistError) -> None:
+        """What was proposed and is not applied will not be, as far as this replica can say."""
+        proposals, self._proposals = self._proposals, {}
+        for proposal in proposals.values():
+            proposal.answer.errback(why)
+
     def give_up(self, why: KvtwistError) -> None:
         """This replica is over: what it was asked for and has not answered is unknown."""
         self._over = why
-        proposals, self._proposals = self._proposals, {}
-        for proposal in proposals.values():
-            proposal.answer.errback(OutcomeUnknown(str(why)))
+        self.lose_proposals(OutcomeUnknown(str(why)))
         reads = [answer for _, answer in self._asked.values()]
         reads += [read.answer for read in self._reads]
         self._asked.clear()
@@ -337,6 +381,10 @@ class Replica:
 def _command(entry: Entry) -> Command | None:
     """What an entry asks of the state machine; ``None``: nothing."""
     return decode(entry.data) if entry.kind is EntryKind.DATA else None
+
+
+def _log_bytes(raft: Raft) -> int:
+    return total_bytes(raft.log.entries(raft.first_index, raft.last_index))
 
 
 def _dropped(group: int, dropped: Dropped) -> Unavailable:

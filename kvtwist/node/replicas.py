@@ -128,11 +128,13 @@ class Replicas:
                 written.append((replica, taken))
                 if taken.mark is not None:
                     marks[replica.group] = taken.mark
-        if written:
+        if batch:
             sync = any(what.sync for _, what in written)
             committed = self._store.write(batch, sync=sync, marks=self._due_marks() | marks)
             self._store.flush()
-            committed.addCallbacks(lambda _: self._written(written), self._not_written)
+            committed.addCallbacks(
+                lambda _: self._written(written), self._not_written, errbackArgs=(written,)
+            )
         for replica in changed.values():
             self._apply(replica)
 
@@ -143,9 +145,14 @@ class Replicas:
         if self._changed:
             self._turn()  # at once: nobody gains by another trip around the reactor
 
-    def _not_written(self, failure: Failure) -> None:
-        """The store has said so to whoever must know, or will; nobody is told anything twice."""
-        failure.trap(KvtwistError)
+    def _not_written(self, failure: Failure, written: list[tuple[Replica, Written]]) -> None:
+        """The batch has failed, or was refused: tell who waits for what was in it. The replicas are
+        made anew when the store is there again; if it ever is."""
+        error = failure.value
+        if not isinstance(error, KvtwistError):
+            failure.raiseException()
+        for replica, _ in written:
+            replica.lose_proposals(error)
 
     # -- applying -------------------------------------------------------------------------------
 
