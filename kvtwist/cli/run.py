@@ -67,7 +67,7 @@ async def _run(
     except KvtwistError as error:
         if printer.as_json:
             printer.object(_as_object(error))
-        printer.error(str(error))
+        printer.error(in_words(error))
         status = exit_code_of(error)
     except BrokenPipeError:
         status = EXIT_BROKEN_PIPE
@@ -75,6 +75,14 @@ async def _run(
         printer.error(f"cannot write the output: {error.strerror}")
         status = EXIT_OUTPUT
     raise SystemExit(_flushed(status))
+
+
+def in_words(error: KvtwistError) -> str:
+    """The line for people: after an outcome that is unknown, what that means to them (C1)."""
+    said = str(error)
+    if isinstance(error, OutcomeUnknown) and "unknown" not in said:
+        return f"{said}: it was sent, and its fate is unknown: read the key to see"
+    return said
 
 
 def _flushed(status: int) -> int:

@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kvtwist import __version__, errors
 from kvtwist.cli import local, run
 from kvtwist.cli.main import EXIT_CODES, Session, cli, main
-from kvtwist.cli.run import exit_code_of
+from kvtwist.cli.run import exit_code_of, in_words
 from kvtwist.cli.show import Printer
 from kvtwist.client import Client
 from kvtwist.errors import KvtwistError
@@ -493,3 +493,17 @@ class RunTests(CommandLineTestCase):
             code, out, err = self.run_at(2, name, *arguments)
             self.assertEqual((code, err), (0, ""))
             self.assertIn(expected, out)
+
+
+class UnknownOutcomeTests(SynchronousTestCase):
+    """C1: who reads "no answer" must also read what that means."""
+
+    def test_what_to_do_is_said_once(self) -> None:
+        """Whatever the node or the client called it."""
+        words = in_words(errors.NoAnswer("no answer within 1 s"))
+        self.assertEqual(
+            words, "no answer within 1 s: it was sent, and its fate is unknown: read the key to see"
+        )
+        said = "the write was sent to node-2, and its fate is unknown: read the key to see"
+        self.assertEqual(in_words(errors.OutcomeUnknown(said)), said)
+        self.assertEqual(in_words(errors.Unavailable("nobody")), "nobody")
