@@ -8,6 +8,7 @@ what was applied.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -73,6 +74,7 @@ class DurablePartitions:
         self._chance = chance
         self._replicas = Replicas(reactor, store, self._replica, failed)
         self._is_running = False
+        self._loaded: dict[int, Restored | None] = {}
 
     @property
     def key_count(self) -> int:
@@ -91,8 +93,11 @@ class DurablePartitions:
             for number, row in enumerate(topology.placement.replicas)
             if row[0] == self._name
         ]
-        self._begin([group for group in owned if self._restored(group, 0) is None])
-        self._directory.check_marks({group: self._known(group) for group in owned})
+        loaded = {group: self._load(group) for group in owned}
+        self._begin([group for group, restored in loaded.items() if restored is None])
+        self._loaded = {group: restored or self._load(group) for group, restored in loaded.items()}
+        known = {group: restored for group, restored in self._loaded.items() if restored}
+        self._directory.check_marks(known)
         self._replicas.start(owned)
         self._is_running = True
 
@@ -141,19 +146,15 @@ class DurablePartitions:
         engine = self._directory.engine
         return new_state(group, engine, engine.get_cached, FIRST_GENERATION, revision=0)
 
-    def _restored(self, group: int, applied: int) -> Restored | None:
-        return logs.load(self._directory.engine, group, applied)
-
-    def _known(self, group: int) -> Restored:
-        restored = self._restored(group, 0)
-        assert restored is not None
-        return restored
+    def _load(self, group: int) -> Restored | None:
+        return logs.load(self._directory.engine, group, applied=0)
 
     def _replica(self, group: int, changed: Callable[[Replica], None]) -> Replica:
         engine = self._directory.engine
         state = load_state(group, engine, engine.get_cached) or self._new_state(group)
-        restored = self._restored(group, state.machine.applied_index)
+        restored = self._loaded.pop(group, None) or self._load(group)
         assert restored is not None
+        restored = replace(restored, applied=state.machine.applied_index)
         life = self._directory.record.life
         raft = Raft(_REPLICA, _SETTINGS, restored, self._chance, life)
         raft.campaign()

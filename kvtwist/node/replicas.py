@@ -24,7 +24,7 @@ from kvtwist.errors import KvtwistError, OutcomeUnknown, StoreFailed
 from kvtwist.node.replica import Replica, Written
 from kvtwist.storage.engine import Batch
 from kvtwist.storage.marks import Mark
-from kvtwist.storage.store import Store
+from kvtwist.storage.store import Condition, Store
 
 TICK_SECONDS = 0.05
 """Half a heartbeat; the election timeout is ten of them."""
@@ -180,6 +180,8 @@ class Replicas:
 
     def _not_fetched(self, failure: Failure, replica: Replica) -> None:
         self._fetching.discard(replica.group)
+        if self._store.condition is Condition.FULL:
+            return  # the store may have been closed under it, to be opened again: so will replicas
         if self._replicas.get(replica.group) is replica:
             self._end(failure.value)
 

@@ -262,6 +262,23 @@ class DiskTests(DurableCase):
         self.assertEqual(self.get("k"), b"3")
         self.assertEqual(self.cluster.hopeless, {})
 
+    def test_a_read_under_which_the_store_is_opened_again(self) -> None:
+        """S8: the old handle is closed, and says so; that is no reason to end the node."""
+        self.put("k", "1")
+        self.cluster.run(1.0)
+        platter = self.cluster.platters[1]
+        platter.is_cold, platter.trouble = True, DiskFull("the disk is full")
+        self.outcome(self.client.put("other", "2"))
+        platter.read_trouble = RuntimeError("closed")
+        self.outcome(self.client.get("k"))
+        self.assertEqual(self.cluster.hopeless, {})
+        platter.trouble = platter.read_trouble = None
+        self.cluster.run(5.0)
+        self.assertEqual(self.get("k"), b"1")
+        platter.read_trouble = RuntimeError("broken")
+        self.outcome(self.client.get("k"))
+        self.assertIn("broken", str(self.cluster.hopeless["node-1"]))
+
     def test_a_store_that_has_gone_back(self) -> None:
         """S7: a copy from yesterday is refused; it has forgotten what others count on."""
         self.put("k", "1")

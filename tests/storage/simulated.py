@@ -25,6 +25,7 @@ class Platter:
     """What is on a node's disk, over all its lives; and what happens to it.
 
     :ivar trouble: raised by each commit, while it is set.
+    :ivar read_trouble: raised by each read that does not come out of memory; likewise.
     :ivar is_cold: whether nothing is in the engine's memory.
     """
 
@@ -34,6 +35,7 @@ class Platter:
         self.synced = MemoryEngine()
         self.unsynced: list[Batch] = []
         self.trouble: StorageError | None = None
+        self.read_trouble: Exception | None = None
         self.is_cold = False
         self.commits = 0
 
@@ -64,6 +66,11 @@ class SimulatedEngine(MemoryEngine):
 
     def get_cached(self, key: bytes) -> bytes | NotCached | None:  # type: ignore[override]
         return NOT_CACHED if self._platter.is_cold else super().get_cached(key)
+
+    def get(self, key: bytes) -> bytes | None:
+        if self._platter.read_trouble is not None:
+            raise self._platter.read_trouble
+        return super().get(key)
 
     def commit(self, batch: Batch, *, sync: bool) -> None:
         platter = self._platter
