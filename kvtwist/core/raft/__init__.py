@@ -24,6 +24,10 @@ a random number of its own, looks at a clock or writes anywhere: the same calls 
 5. make a snapshot for each of ``snapshots_wanted`` and pass it to `Raft.send_snapshot`; say how it
    went with `Raft.snapshot_sent`.
 
+Reads that wait are not counted here: how many may is the caller's to bound, as is how long. With
+leases (`Settings.lease_reads`), all time that has passed is to be ticked before anything else goes
+in: a process that was frozen would else answer by a lease that is long over.
+
 A proposal's fate is told by its place: when the entry that is applied at its index has the term
 that it was proposed in, it is the proposal; when it has another one, the proposal is lost.
 

@@ -6,6 +6,9 @@ moment it is appended, committed or not, and is out of force again if its entry 
 one change at a time is safe, as long as none begins before the leader has committed an entry of its
 own term (D. Ongaro, "bug in single-server membership changes", raft-dev, 2015; R10).
 
+A learner is made a voter only when its log is close. Nothing is left to be checked when such an
+entry is applied (R10 asks for that): it holds the whole configuration, which was in force before.
+
 Source: D. Ongaro, "Consensus: Bridging Theory and Practice", 2014 ("the dissertation"), chapter 4.
 """
 

@@ -61,3 +61,6 @@ class Settings:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1")
+        for name in ("quiesce_after_ticks", "promotion_lag_entries_max"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is at least 0")

@@ -47,3 +47,9 @@ class SettingsTests(SynchronousTestCase):
         ):
             settings(1)
             self.assertRaises(ValueError, settings, 0)
+
+    def test_never_and_not_at_all(self) -> None:
+        """Less than nothing would fall silent at once, or promote nobody."""
+        Settings(quiesce_after_ticks=0, promotion_lag_entries_max=0)
+        self.assertRaises(ValueError, Settings, quiesce_after_ticks=-1)
+        self.assertRaises(ValueError, Settings, promotion_lag_entries_max=-1)
