@@ -40,6 +40,11 @@ LARGE_BYTES = 1 << 20
 """A longer box is large: it is handed over, and sent where that is possible, in parts."""
 
 
+def size_bytes(box: Box) -> int:
+    """How much the values of a box take."""
+    return sum(map(len, box.values()))
+
+
 class Parts:
     """The bytes of a large box, not joined: to join them takes as long, and as much memory, again.
 

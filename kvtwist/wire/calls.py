@@ -20,6 +20,7 @@ from kvtwist.wire.boxes import ERROR_CODE, ERROR_DESCRIPTION, Box, OversizedBox,
 from kvtwist.wire.codec import Codec, Values, codec_of
 from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.failures import read_failure
+from kvtwist.wire.frequent import read_answer
 from kvtwist.wire.limits import ConnectionLimits
 
 
@@ -83,6 +84,7 @@ class Calls:
         self._bytes = 0
         self._numbers = count(1)
         self._waiting: deque[Deferred[None]] = deque()
+        self._is_closed = False
 
     def begin(
         self, command: type[amp.Command], arguments: Mapping[str, Any], timeout_seconds: float
@@ -152,14 +154,18 @@ class Calls:
         else:
             call.answered(answer)
 
-    def seen(self, tag: bytes, version: int, value: bytes | None) -> bool:
-        """Take in an answer that was read in place; ``False`` if it is not one to such a call."""
-        call = self._calls.get(tag)
-        if call is None or not call.is_frequent:
-            return False
-        self._end(tag)
-        call.seen(version, value)
-        return True
+    def take_frequent(self, stream: bytes, box_bytes_max: int) -> int:
+        """Take in the frequent answers that *stream* begins with; where they end."""
+        read, calls, at = read_answer, self._calls, 0
+        while (answer := read(stream, at)) is not None and not self._is_closed:
+            tag, version, value, end = answer
+            call = calls.get(tag)
+            if end - at > box_bytes_max or call is None or not call.is_frequent:
+                break
+            self._end(tag)
+            call.seen(version, value)
+            at = end
+        return at
 
     def failed(self, tag: bytes, box: Box) -> None:
         """Take in an error, in the same way."""
@@ -181,8 +187,13 @@ class Calls:
         """Nobody waits for *call* any more: an answer will be passed over."""
         self._end(call.tag)
 
+    def close(self) -> None:
+        """Take in nothing more; `lost` follows."""
+        self._is_closed = True
+
     def lost(self, why: str) -> None:
         """The connection is lost: fail all calls, and whoever waits for room."""
+        self._is_closed = True
         waiting, self._waiting = self._waiting, deque()
         for tag in list(self._calls):
             call = self._end(tag)

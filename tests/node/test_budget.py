@@ -230,11 +230,13 @@ class ConnectionsTests(SynchronousTestCase):
             size = MIB - 1000 * (number + 1)
             peer.say(self.put(size, self.far_key, timeout_ms=60_000))
         self.assertEqual([peer.aborted for peer in peers], [True, True] + [False] * 8)
-        self.assertEqual(self.held_bytes(), sum(peer.protocol._working_bytes for peer in peers[2:]))
+        self.assertEqual(
+            self.held_bytes(), sum(peer.protocol._work.held_bytes for peer in peers[2:])
+        )
         self.assert_served()
         for peer in peers:
             peer.go()
-            self.assertEqual((peer.protocol.unanswered, peer.protocol._working_bytes), (0, 0))
+            self.assertEqual((peer.protocol.unanswered, peer.protocol._work.held_bytes), (0, 0))
         self.assertEqual(self.held_bytes(), 0)
         self.assertEqual(self.flushLoggedErrors(), [])
 

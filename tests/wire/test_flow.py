@@ -45,11 +45,12 @@ from kvtwist.wire.boxes import (
 )
 from kvtwist.wire.codec import codec_of
 from kvtwist.wire.commands import CompareAndSet, Get, Ping, Put
-from kvtwist.wire.connection import CORKED_BYTES_MAX, Arguments, Connection, Responder, responders
+from kvtwist.wire.connection import Arguments, Connection, Responder, responders
 from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.failures import read_failure
 from kvtwist.wire.limits import DEFAULT_LIMITS
 from kvtwist.wire.seldom import INTERVAL_SECONDS, Seldom
+from kvtwist.wire.sending import CORKED_BYTES_MAX
 
 SECONDS = 5.0
 WIDE_OPEN = BoxLimits(box_bytes_max=1 << 30, box_pairs_max=1 << 30)

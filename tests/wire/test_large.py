@@ -140,8 +140,8 @@ class BothWaysTests(LargeTestCase):
         def get(*_: Any) -> Any:
             return {"version": 1, "value": next(values)}
 
-        codec, _ = server.protocol._responders[b"Get"]
-        server.protocol._responders = {b"Get": (codec, get)}
+        codec, _ = server.protocol._work._table[b"Get"]
+        server.protocol._work._table = {b"Get": (codec, get)}
         server.say(b"".join(ask(Get, tag, key=b"k") for tag in (1, 2, 3)))
         boxes = boxes_in(server.take())
         self.assertEqual(tags(box for box in boxes if ANSWER in box), [1, 3])
@@ -277,11 +277,13 @@ class EndTests(LargeTestCase):
         client, server = self.client(), self.server()
         call = self.put(client)
         self.carry(client, server, 2 * MIB)
-        self.assertGreater(server.protocol._joiner.reader.held_bytes, MIB)
+        self.assertGreater(server.protocol._intake.joiner.reader.held_bytes, MIB)
         for end in (client, server):
             end.go()
             protocol = end.protocol
-            self.assertEqual(protocol._joiner.reader.held_bytes + protocol._outbox.unread_bytes, 0)
+            self.assertEqual(
+                protocol._intake.joiner.reader.held_bytes + protocol._outbox.unread_bytes, 0
+            )
         self.failureResultOf(call, NoAnswer)
         self.assertEqual(self.late, [])
 

@@ -9,11 +9,8 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet import tcp
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionLost
-from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -32,9 +29,10 @@ from kvtwist.wire.boxes import (
 from kvtwist.wire.calls import Call
 from kvtwist.wire.codec import codec_of
 from kvtwist.wire.commands import CompareAndSet, Get, Ping, Put
-from kvtwist.wire.connection import CORKED_BYTES_MAX, Arguments, Connection, responders
+from kvtwist.wire.connection import Arguments, Connection, responders
 from kvtwist.wire.deadlines import TICK_SECONDS, Deadlines
 from kvtwist.wire.limits import DEFAULT_LIMITS, ConnectionLimits
+from kvtwist.wire.sending import CORKED_BYTES_MAX
 from kvtwist.wire.turn import Turn
 from tests.wire.loopback import Loopback, RawPeer, cut_at
 from tests.wire.properties import examples
@@ -441,94 +439,6 @@ class AskingTests(SynchronousTestCase):
 SMALL = replace(DEFAULT_LIMITS, boxes=BoxLimits(box_bytes_max=300, box_pairs_max=20))
 
 
-class Socket(tcp.Connection):
-    """A TCP transport whose socket takes as many bytes as the test says.
-
-    :ivar sent: what it took.
-    :ivar waits: how often the reactor was asked when it can be written to.
-    """
-
-    TLS = False
-
-    def __init__(self, room: int) -> None:
-        FileDescriptor.__init__(self, reactor=self)  # type: ignore[arg-type]
-        self.connected = 1
-        self.room = room
-        self.sent = b""
-        self.waits = 0
-
-    def addWriter(self, _: object) -> None:
-        self.waits += 1
-
-    def removeWriter(self, _: object) -> None:
-        """Part of a reactor."""
-
-    def writeSomeData(self, data: Any) -> Any:
-        if self.room < 0:
-            return CONNECTION_LOST
-        taken = bytes(data[: self.room])
-        self.room -= len(taken)
-        self.sent += taken
-        return len(taken)
-
-
-class WritingTests(SynchronousTestCase):
-    """What a turn has brought goes straight to the socket."""
-
-    def answer(self, transport: Socket, requests: bytes, keys: Keys | None = None) -> Connection:
-        """Have a server on *transport* answer."""
-        server = (keys or Keys()).server()
-        server.transport = transport
-        server.connected = 1
-        server.dataReceived(requests)
-        return server
-
-    def test_at_once(self) -> None:
-        """A socket with room is not asked for it."""
-        transport = Socket(room=1 << 20)
-        self.answer(transport, get(b"1", b"k"))
-        self.assertIn(b"_answer", transport.sent)
-        self.assertEqual(transport.waits, 0)
-
-    def test_part_of_it(self) -> None:
-        """What the socket does not take follows, in order: nothing is lost, nothing twice."""
-        whole, transport = Socket(room=1 << 20), Socket(room=30)
-        requests = b"".join(get(b"%d" % number, b"k") for number in range(10))
-        self.answer(whole, requests)
-        server = self.answer(transport, requests)
-        self.assertEqual(transport.waits, 1)
-        transport.room = 1 << 20
-        server.dataReceived(get(b"x", b"k"))
-        self.assertEqual(len(transport.sent), 30, "what comes later waits behind it")
-        transport.doWrite()
-        self.assertTrue(transport.sent.startswith(whole.sent))
-        self.assertEqual(len(BoxReader(DEFAULT_LIMITS.boxes).feed(transport.sent)), 11)
-
-    def test_by_the_transport(self) -> None:
-        """Where it has work of its own on what is written, or is about to close, it gets it."""
-        for name in ("TLS", "disconnecting"):
-            transport = Socket(room=1 << 20)
-            setattr(transport, name, True)
-            transport.write = kept = Kept()  # type: ignore[method-assign]
-            self.answer(transport, get(b"1", b"k"))
-            self.assertEqual(transport.sent, b"")
-            self.assertEqual(len(kept.writes), 1)
-
-    def test_large_answers(self) -> None:
-        """Else what the socket leaves of a large value is copied, again and again."""
-        keys, transport = Keys(), Socket(room=1 << 30)
-        keys.put(b"k", b"v" * 60_000)
-        self.answer(transport, get(b"1", b"k") * 3, keys)
-        self.assertGreater(transport.waits, 0)
-
-    def test_connection_lost(self) -> None:
-        """The transport finds it out in its turn; nobody is called in the middle of ours."""
-        transport = Socket(room=-1)
-        self.answer(transport, get(b"1", b"k"))
-        self.assertEqual(transport.waits, 1)
-        self.assertIsInstance(transport.doWrite(), ConnectionLost)
-
-
 class AccountTests(SynchronousTestCase):
     """What is held is known also when another connection's turn has brought it about."""
 
@@ -548,13 +458,3 @@ class AccountTests(SynchronousTestCase):
         self.assertGreater(held[-1], 200_000)
         transport.take()
         self.assertEqual(held[-1], 0)
-
-
-class Kept:
-    """Keeps what is written."""
-
-    def __init__(self) -> None:
-        self.writes: list[bytes] = []
-
-    def __call__(self, data: bytes) -> None:
-        self.writes.append(data)
