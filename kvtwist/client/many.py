@@ -12,11 +12,10 @@ from typing import Any, Generic, TypeVar
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.protocols import amp
 
-from kvtwist.core.partition import Record
 from kvtwist.core.ring import partitions_of
-from kvtwist.errors import KvtwistError, ManyFailed, OutcomeUnknown, Refused
-from kvtwist.wire import commands
-from kvtwist.wire.connection import Arguments
+from kvtwist.errors import KvtwistError, ManyFailed, OutcomeUnknown
+from kvtwist.wire.again import may_be_sent_again
+from kvtwist.wire.codec import Values
 from kvtwist.wire.failures import unpack_failure
 from kvtwist.wire.link import Link
 
@@ -50,7 +49,7 @@ class Many(Generic[_Key, _Result]):
         command: type[amp.Command],
         given: Sequence[_Key],
         columns: tuple[Sequence[bytes], ...],
-        results_of: Callable[[Arguments], Sequence[_Result]],
+        results_of: Callable[[Values], Sequence[_Result]],
     ) -> None:
         self.command = command
         self._given = given
@@ -98,18 +97,18 @@ class Many(Generic[_Key, _Result]):
         if box:
             yield box
 
-    def arguments(self, places: Sequence[int]) -> Arguments:
+    def arguments(self, places: Sequence[int]) -> Values:
         """The arguments of the box for the keys at these places."""
         columns = ([*map(column.__getitem__, places)] for column in self._columns)
         return dict(zip(("keys", "values"), columns, strict=False))
 
-    def arguments_alone(self, at: int) -> Arguments:
+    def arguments_alone(self, at: int) -> Values:
         """The arguments of a request for the key at this place alone."""
         return dict(zip(("key", "value"), (column[at] for column in self._columns), strict=False))
 
     # -- what became of it --------------------------------------------------------------------
 
-    def answered(self, answer: Arguments, places: Sequence[int]) -> None:
+    def answered(self, answer: Values, places: Sequence[int]) -> None:
         """Take in the answer to a box."""
         errors = answer["errors"]
         try:
@@ -167,28 +166,6 @@ class Many(Generic[_Key, _Result]):
             },
             errors=errors,
         )
-
-
-def versions_of(answer: Arguments) -> Sequence[int]:
-    """The results in an answer to `commands.PutMany`."""
-    versions: Sequence[int] = answer["versions"]
-    return versions
-
-
-def records_of(answer: Arguments) -> list[Record | None]:
-    """The results in an answer to `commands.GetMany`.
-
-    :raises ValueError: when there are not as many values as versions.
-    """
-    pairs = zip(answer["values"], answer["versions"], strict=True)
-    return [None if value is None else Record(value, version) for value, version in pairs]
-
-
-def may_be_sent_again(command: type[amp.Command], error: KvtwistError) -> bool:
-    """Whether nothing can have been done, or doing it twice is no harm."""
-    if isinstance(error, OutcomeUnknown):
-        return command not in commands.WRITES
-    return not isinstance(error, Refused)
 
 
 async def each(items: Iterable[_Item], work: Callable[[_Item], Deferred[None]]) -> None:

@@ -1,8 +1,7 @@
 """A `get` or `put` on its way to an owner that is connected: nearly all requests, and their cost.
 
 One object is the caller's Deferred, the call that waits for the answer, and what is needed to try
-again if there is none. Whether to try again, and how, is the `kvtwist.client.client.Client`'s
-business.
+again if there is none. Whether to try again, and how, is `kvtwist.client.attempts`'s business.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import Any, ClassVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from kvtwist.client import results
 from kvtwist.core.partition import Record
 from kvtwist.errors import KvtwistError
 from kvtwist.wire import commands
@@ -52,8 +52,7 @@ class Request(Call):
 
     def finish(self, answer: Values) -> Any:
         """The result, out of the answer to another attempt."""
-        value = answer["value"]
-        return None if value is None else Record(value, answer["version"])
+        return results.record(answer)
 
     def answered(self, answer: Values) -> None:
         """The answer has come, in a box that was not of the frequent form."""
@@ -90,7 +89,7 @@ class PutRequest(Request):
 
     def finish(self, answer: Values) -> Any:
         """The result, out of the answer to another attempt."""
-        return answer["version"]
+        return results.version(answer)
 
     def seen(self, version: int, value: bytes | None) -> None:
         """The answer has come."""

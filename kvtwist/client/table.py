@@ -8,7 +8,7 @@ from kvtwist.core.address import Address
 from kvtwist.core.ring import partition_of
 from kvtwist.core.topology import Member, Settings
 from kvtwist.errors import OutcomeUnknown
-from kvtwist.wire.connection import Arguments
+from kvtwist.wire.codec import Values
 from kvtwist.wire.values import read_member, read_settings
 
 
@@ -26,7 +26,7 @@ class Table:
     replicas: tuple[tuple[Member, ...], ...]
 
     @classmethod
-    def from_answer(cls, answer: Arguments) -> Table:
+    def from_answer(cls, answer: Values) -> Table:
         """From the answer to `kvtwist.wire.commands.DescribeTopology`.
 
         :raises KvtwistError: when it contradicts itself.

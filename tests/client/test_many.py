@@ -13,7 +13,8 @@ from twisted.protocols import amp
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.client import Client, Record
-from kvtwist.client.client import GRACE_SECONDS, TIMEOUT_SECONDS
+from kvtwist.client.attempts import GRACE_SECONDS
+from kvtwist.client.client import TIMEOUT_SECONDS
 from kvtwist.client.many import BOX_BYTES_MAX, BOX_KEYS_MAX, MANY_IN_FLIGHT
 from kvtwist.errors import ManyFailed, OutcomeUnknown, TooLarge, Unavailable
 from kvtwist.node.limits import Limits

@@ -1,0 +1,87 @@
+"""Who owns which key, as a node told it, and the links to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from kvtwist.client.links import Links
+from kvtwist.client.table import Table
+from kvtwist.core.ring import partition_of
+from kvtwist.errors import NotSent, OutcomeUnknown
+from kvtwist.wire import commands
+from kvtwist.wire.boxes import VALUE_BYTES_MAX
+from kvtwist.wire.connection import Connection
+from kvtwist.wire.link import Link
+
+
+class Owners:
+    """Finds the node to ask.
+
+    :param seconds: the clock.
+
+    :ivar table: as a node told it; ``None`` while nobody has.
+    :ivar links: for each partition the link to its owner, as the table has it.
+    """
+
+    def __init__(self, links: Links, seconds: Callable[[], float]) -> None:
+        self._all_links = links
+        self._seconds = seconds
+        self.table: Table | None = None
+        self.links: Sequence[Link] = ()
+
+    def frequent_connection(self, key: bytes) -> Connection | None:
+        """The connection to the owner of *key*, if there is one and a key so long is frequent."""
+        links = self.links
+        if not links or len(key) > VALUE_BYTES_MAX:
+            return None
+        return links[partition_of(key, len(links))].connection
+
+    def connected(self, key: bytes) -> Link | None:
+        """The link to the owner of *key*, if it is connected."""
+        links = self.links
+        if not links:
+            return None
+        link = links[partition_of(key, len(links))]
+        return link if link.connection is not None else None
+
+    async def link_for(self, key: bytes, seconds: float) -> Link:
+        """The owner's link if it is up, or may soon be; else any that is.
+
+        :raises NotSent: after *seconds*.
+        """
+        end = self._seconds() + seconds
+        table = self.table or await self.learn(seconds)
+        link = self._all_links.to(table.owner_address(key))
+        if link.is_fresh:
+            await link.when_settled(max(0.0, end - self._seconds()))
+        if link.connection is not None:
+            return link
+        return await self._all_links.any(max(0.0, end - self._seconds()))
+
+    async def learn(self, seconds: float) -> Table:
+        """Ask any node for the table. Nothing of a request has left if that fails.
+
+        :raises NotDone: when it was not told within *seconds*.
+        """
+        link = await self._all_links.any(seconds)
+        try:
+            answer = await link.call(commands.DescribeTopology, {}, seconds)
+            table = Table.from_answer(answer)
+        except OutcomeUnknown as error:
+            link.hang_up("it did not answer")
+            raise NotSent(f"{link.address} did not tell who owns what: {error}") from error
+        self._all_links.pin(table.cluster_id)
+        self.links = [self._all_links.to(row[0].address) for row in table.replicas]
+        self.table = table
+        return table
+
+    async def settled(self, seconds: float) -> None:
+        """Give the first attempts to reach the owners a chance."""
+        for link in {*self.links}:
+            if link.is_fresh:
+                await link.when_settled(seconds)
+
+    def forget(self) -> None:
+        """The table is not true any more."""
+        self.table = None
+        self.links = ()

@@ -1,0 +1,68 @@
+"""What an answer means to the caller: results, or the error that a condition did not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvtwist.core.partition import Record
+from kvtwist.errors import VersionMismatch
+from kvtwist.wire.codec import Values
+
+
+def record(answer: Values) -> Record | None:
+    """Of `commands.Get`, and what the others saw."""
+    if answer["value"] is None:
+        return None
+    return Record(answer["value"], answer["version"])
+
+
+def version(answer: Values) -> int:
+    """Of `commands.Put`."""
+    number: int = answer["version"]
+    return number
+
+
+def deleted(wanted: int | None, answer: Values) -> bool:
+    """Of `commands.Delete`.
+
+    :raises VersionMismatch: when there was another version than *wanted*.
+    """
+    if not answer["done"] and answer["version"]:
+        raise _mismatch(wanted, answer)
+    return bool(answer["done"])
+
+
+def swapped(wanted: int, answer: Values) -> int:
+    """Of `commands.CompareAndSet`.
+
+    :raises VersionMismatch: when there was another version than *wanted*.
+    """
+    if not answer["done"]:
+        raise _mismatch(wanted, answer)
+    return version(answer)
+
+
+def records(answer: Values) -> list[Record | None]:
+    """Of `commands.GetMany`.
+
+    :raises ValueError: when there are not as many values as versions.
+    """
+    pairs = zip(answer["values"], answer["versions"], strict=True)
+    return [None if value is None else Record(value, version) for value, version in pairs]
+
+
+def versions(answer: Values) -> Sequence[int]:
+    """Of `commands.PutMany`."""
+    numbers: Sequence[int] = answer["versions"]
+    return numbers
+
+
+def _mismatch(wanted: int | None, answer: Values) -> VersionMismatch:
+    seen = record(answer)
+    there = f"it is at version {seen.version}" if seen else "it does not exist"
+    demand = f"version {wanted}" if wanted else "that it does not exist"
+    return VersionMismatch(
+        f"the key was not changed: {demand} was demanded, and {there}",
+        version=seen.version if seen else 0,
+        value=seen.value if seen else None,
+    )
