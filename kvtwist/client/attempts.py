@@ -82,9 +82,8 @@ class Attempts:
         if link is None:
             return Deferred.fromCoroutine(self._others(command, arguments, finish, deadline))
         answer = self.one(link, command, arguments, deadline, ATTEMPT_SECONDS)
-        return answer.addCallbacks(
-            finish, self._failed_once, errbackArgs=(command, arguments, finish, deadline)
-        )
+        result = answer.addCallback(finish)
+        return result.addErrback(self._failed_once, command, arguments, finish, deadline)
 
     def again(self, request: Request, error: KvtwistError) -> Deferred[Any]:
         """The attempts after the first one of *request*.
@@ -163,10 +162,9 @@ class Attempts:
                 link = await self._owners.link_for(key, min(left_seconds, ATTEMPT_SECONDS))
                 patience_seconds = ATTEMPT_SECONDS * 2**attempt
                 answer = await self.one(link, command, arguments, deadline, patience_seconds)
+                return finish(answer)
             except KvtwistError as error:
                 trouble = self._weighed(command, error)
-            else:
-                return finish(answer)
         raise AssertionError("unreachable: counting never ends")
 
     def _weighed(self, command: type[amp.Command], error: KvtwistError) -> KvtwistError:

@@ -56,11 +56,19 @@ class Request(Call):
 
     def answered(self, answer: Values) -> None:
         """The answer has come, in a box that was not of the frequent form."""
-        self.callback(self.finish(answer))
+        try:
+            result = self.finish(answer)
+        except KvtwistError as error:
+            self.failed(error)
+        else:
+            self.callback(result)
 
     def seen(self, version: int, value: bytes | None) -> None:
         """The answer has come."""
-        self.callback(None if value is None else Record(value, version))
+        if value is not None and version:
+            self.callback(Record(value, version))
+        else:
+            self.answered({"version": version, "value": value})
 
     def failed(self, error: KvtwistError) -> None:
         """This attempt has no answer."""
@@ -93,4 +101,7 @@ class PutRequest(Request):
 
     def seen(self, version: int, value: bytes | None) -> None:
         """The answer has come."""
-        self.callback(version)
+        if version:
+            self.callback(version)
+        else:
+            self.answered({"version": version})

@@ -5,21 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvtwist.core.partition import Record
-from kvtwist.errors import VersionMismatch
+from kvtwist.errors import OutcomeUnknown, VersionMismatch
 from kvtwist.wire.codec import Values
 
 
 def record(answer: Values) -> Record | None:
     """Of `commands.Get`, and what the others saw."""
-    if answer["value"] is None:
-        return None
-    return Record(answer["value"], answer["version"])
+    return record_of(answer["version"], answer["value"])
+
+
+def record_of(version: int, value: bytes | None) -> Record | None:
+    """The record, if both are there, ``None`` if there is none.
+
+    :raises OutcomeUnknown: when it is no answer to such a request, but a write's, say.
+    """
+    if (value is None) != (version == 0):
+        raise OutcomeUnknown("the node's answer contradicts itself: value and version do not fit")
+    return None if value is None else Record(value, version)
 
 
 def version(answer: Values) -> int:
     """Of `commands.Put`."""
-    number: int = answer["version"]
-    return number
+    return version_of(answer["version"])
+
+
+def version_of(version: int) -> int:
+    """The version of what was written.
+
+    :raises OutcomeUnknown: when it is that of nothing: the answer is not one to a write.
+    """
+    if not version:
+        raise OutcomeUnknown("the node's answer contradicts itself: a write to version 0")
+    return version
 
 
 def deleted(wanted: int | None, answer: Values) -> bool:

@@ -8,11 +8,11 @@ number and in bytes; a call that is alone may have any size.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from itertools import count
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.protocols import amp
 
 from kvtwist.errors import KvtwistError, NoAnswer, NotSent, OutcomeUnknown, Overloaded
@@ -72,12 +72,20 @@ class Calls:
     """The calls in flight.
 
     :param deadlines: looks after their time limits.
+    :param withdraw: takes back the requests with these tags, where that is possible, and says which
+        those were: they have not been sent.
 
     **Invariant:** a call is in here exactly as long as its Deferred has not fired.
     """
 
-    def __init__(self, deadlines: Deadlines, limits: ConnectionLimits) -> None:
+    def __init__(
+        self,
+        deadlines: Deadlines,
+        limits: ConnectionLimits,
+        withdraw: Callable[[Container[bytes]], set[bytes]],
+    ) -> None:
         self._deadlines = deadlines
+        self._withdraw = withdraw
         self._calls_max = limits.requests_in_flight_max
         self._bytes_max = limits.request_bytes_in_flight_max
         self._calls: dict[bytes, Call] = {}
@@ -85,6 +93,7 @@ class Calls:
         self._numbers = count(1)
         self._waiting: deque[Deferred[None]] = deque()
         self._is_closed = False
+        self._unsent: set[bytes] = set()
 
     def begin(
         self, command: type[amp.Command], arguments: Mapping[str, Any], timeout_seconds: float
@@ -126,17 +135,18 @@ class Calls:
         full = len(self._calls) >= self._calls_max or self._bytes > self._bytes_max
         return bool(self._calls) and full
 
-    def waits_for(self, tag: bytes) -> bool:
-        """Whether the request with *tag* has not ended yet."""
-        return tag in self._calls
-
     def room(self) -> Deferred[None]:
         """Fires when there may be room for another call; first come, first served.
 
         Fails with `NotSent` when the connection is lost.
         """
+        if self._is_closed:
+            return fail(NotSent("the connection is down"))
         waiting: Deferred[None] = Deferred()
-        self._waiting.append(waiting)
+        if self._waiting or self.is_full:
+            self._waiting.append(waiting)
+        else:
+            waiting.callback(None)
         return waiting
 
     def answered(self, tag: bytes, box: Box) -> None:
@@ -177,28 +187,37 @@ class Calls:
     def expire(self, now: float) -> bool:
         """Fail the calls whose time is up; whether there are others (`Deadlines`)."""
         overdue = [tag for tag, call in self._calls.items() if call.deadline <= now]
+        unsent = self._withdraw(overdue) if overdue else ()
         for tag in overdue:
             call = self._end(tag)
             if call is not None:
-                call.failed(NoAnswer(f"no answer within {call.timeout_seconds:.3g} s"))
+                within = f"within {call.timeout_seconds:.3g} s"
+                if tag in unsent:
+                    call.failed(NotSent(f"the connection had no room for it {within}"))
+                else:
+                    call.failed(NoAnswer(f"no answer {within}"))
         return bool(self._calls)
 
     def forget(self, call: Call) -> None:
         """Nobody waits for *call* any more: an answer will be passed over."""
-        self._end(call.tag)
+        if self._end(call.tag) is not None:
+            self._withdraw((call.tag,))
 
-    def close(self) -> None:
-        """Take in nothing more; `lost` follows."""
+    def close(self, unsent: set[bytes]) -> None:
+        """Take in nothing more; `lost` follows.
+
+        :param unsent: the tags of requests that have not been sent and will not be.
+        """
         self._is_closed = True
+        self._unsent |= unsent
 
     def lost(self, why: str) -> None:
         """The connection is lost: fail all calls, and whoever waits for room."""
-        self._is_closed = True
         waiting, self._waiting = self._waiting, deque()
         for tag in list(self._calls):
             call = self._end(tag)
             if call is not None:
-                call.failed(NoAnswer(why))
+                call.failed(NotSent(why) if tag in self._unsent else NoAnswer(why))
         self._deadlines.forget(self)
         for one in waiting:
             if not one.called:

@@ -9,8 +9,9 @@ A call ends in exactly one of these ways:
 
 * its answer;
 * an error that the peer declared, rebuilt as the exception it was there;
-* `NotSent`: there was no connection, and nothing has left;
 * `Overloaded`: too much is in flight here already, and nothing has left;
+* `NotSent`: there was no connection, or it had no room in time or until it was lost: nothing has
+  left;
 * `NoAnswer`: time was up, or the connection was lost, after it had left.
 
 **Flow control.** A connection is its transport's push producer; what the transport has no room for
@@ -37,10 +38,8 @@ from zope.interface import implementer
 
 from kvtwist.errors import NotSent, Overloaded
 from kvtwist.wire import frequent
-from kvtwist.wire.boxes import ANSWER, ASK, COMMAND, ERROR, Box, FramingError
-from kvtwist.wire.calls import Call, Calls, overloaded
-from kvtwist.wire.codec import codec_of
-from kvtwist.wire.commands import Fragment
+from kvtwist.wire.boxes import ANSWER, COMMAND, ERROR, Box, FramingError
+from kvtwist.wire.calls import Call, Calls
 from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.fragments import FRAGMENT
 from kvtwist.wire.greeting import Greeting
@@ -55,7 +54,8 @@ from kvtwist.wire.work import Arguments, Frequent, Responder, Responders, Work, 
 __all__ = ["Arguments", "Connection", "Frequent", "Responder", "Responders", "responders"]
 
 SENSELESS_BOXES_MAX = 100
-"""Boxes that are neither request nor answer: passed over, up to so many on one connection."""
+"""Boxes that are neither request nor answer, or a request to an end that only asks: passed over,
+or refused, up to so many on one connection."""
 
 _log = Logger(namespace="kvtwist.wire")
 
@@ -90,16 +90,15 @@ class Connection(Protocol):
     ) -> None:
         self._limits = limits
         self._turn = turn or Turn()
-        self._calls = Calls(deadlines, limits)
         self._sending = Sending(
             self._turn,
             self._can_join,
-            self._calls.waits_for,
             limits.answer_bytes_unread_max if table else None,
             self._overrun,
             self._account,
         )
         self._outbox = self._sending.outbox
+        self._calls = Calls(deadlines, limits, self._outbox.withdraw)
         self._work = Work(self, table or {}, limits, self._sending, self._worked)
         self._intake = Intake(limits.boxes)
         self._liveness = Liveness(limits)
@@ -110,9 +109,11 @@ class Connection(Protocol):
         # Under a limit that a frequent box could be over, none is taken for one.
         roomy = limits.boxes.box_pairs_max >= frequent.PAIRS_MAX
         self._frequent_bytes_max = limits.boxes.box_bytes_max if roomy else 0
+        self._answers = bool(table)
         self._senseless = 0
         self._read_lost = False
         self._when_made: list[Callable[[Connection], None]] = []
+        self._when_down: list[Callable[[Failure | None], None]] = []
         self._when_lost: list[Callable[[Failure], None]] = []
         self.greeting: Greeting | None = None
         self.why_dropped = ""
@@ -128,21 +129,12 @@ class Connection(Protocol):
         """
         if not self.connected:
             return fail(NotSent("the connection is down"))
-        if self._outbox.is_paused and (overload := self._clogged()) is not None:
-            return fail(overload)
         try:
             data, answer = self._calls.begin(command, arguments, timeout_seconds)
         except Overloaded as error:
             return fail(error)
         self._sending.write(data)
         return answer
-
-    def _clogged(self) -> Overloaded | None:
-        """Requests whose time was up before the transport took them: not in flight, but there."""
-        limit = self._limits.request_bytes_in_flight_max
-        if self._outbox.behind_bytes > limit:
-            return overloaded("request_bytes_in_flight_max", limit)
-        return None
 
     def ask(self, call: Call, body: bytes) -> bool:
         """Send a frequent request, if there is a connection and room; else nothing has happened.
@@ -229,13 +221,18 @@ class Connection(Protocol):
         elif (tag := box.get(ERROR)) is not None:
             self._calls.failed(tag, box)
         elif (name := box.get(COMMAND)) is None:
-            self._senseless += 1
-            if self._senseless > SENSELESS_BOXES_MAX:
-                self.drop("it sends boxes that say nothing")
+            self._senseless_received()
         elif name == FRAGMENT:
             self._fragment_received(box)
         else:
             self._work.received(name, box)
+            if not self._answers:  # but refuses, and its refusals are not bounded otherwise
+                self._senseless_received()
+
+    def _senseless_received(self) -> None:
+        self._senseless += 1
+        if self._senseless > SENSELESS_BOXES_MAX:
+            self.drop("it sends boxes that say nothing, or requests to an end that only asks")
 
     def _fragment_received(self, fragment: Box) -> None:
         """Join it; what it completes is treated like a box that came whole."""
@@ -246,8 +243,6 @@ class Connection(Protocol):
             return
         if whole is not None:
             self._box_received(whole)
-        if (tag := fragment.get(ASK)) is not None:
-            self._sending.write(codec_of(Fragment).answer(tag, {}))
 
     def _can_join(self) -> bool:
         return self.greeting is not None and self.greeting.joins_fragments
@@ -292,6 +287,11 @@ class Connection(Protocol):
     def when_made(self, notify: Callable[[Connection], None]) -> None:
         """Have *notify* called when the connection is made."""
         self._when_made.append(notify)
+
+    def when_down(self, notify: Callable[[Failure | None], None]) -> None:
+        """Have *notify* called when the connection can be used no more, dropped or lost (then it
+        gets the reason); before the calls in flight fail, so that who is told finds it gone."""
+        self._when_down.append(notify)
 
     def when_lost(self, notify: Callable[[Failure], None]) -> None:
         """Have *notify* called when the connection is lost."""
@@ -357,16 +357,25 @@ class Connection(Protocol):
 
     def drop(self, why: str, detail: str = "") -> None:
         """Abort the connection and say why, in the log (seldom) and to whoever waits."""
+        if self.why_dropped:
+            return
         self.why_dropped = why
-        self._sending.end()
-        self._calls.close()
+        self._down(None)
         self._seldom.warn(f"{self._peer()}: connection dropped: {detail or why}")
         self.abort()
 
+    def _down(self, reason: Failure | None) -> None:
+        """Nothing more can be sent or read."""
+        if not self.connected:
+            return
+        self.connected = 0
+        self._calls.close(self._sending.end())
+        for notify in self._when_down:
+            notify(reason)
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Fail everything in flight."""
-        self.connected = 0
-        self._sending.end()
+        self._down(reason)
         self._work.cancel()
         self._intake.clear()
         self._calls.lost(self.why_dropped or f"the connection was lost: {reason.getErrorMessage()}")

@@ -82,11 +82,14 @@ class Joiner:
 
     :param limits: how large a joined box may be.
 
+    :ivar read_bytes: how much of boxes has come in fragments in all.
+
     **Invariant:** at most one box has begun, and no more of it is held than a `BoxReader` holds.
     """
 
     def __init__(self, limits: BoxLimits) -> None:
         self.reader = BoxReader(limits)
+        self.read_bytes = 0
         self._number = 0
 
     def feed(self, fragment: Box) -> Box | None:
@@ -130,6 +133,7 @@ class Joiner:
         number = 1
         while part is not None:
             boxes += self.reader.feed(part)
+            self.read_bytes += len(part)
             number += 1
             part = fragment.get(_name(number))
         return boxes

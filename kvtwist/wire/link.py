@@ -194,7 +194,7 @@ class Link:
 
     def _greet(self, connection: Connection) -> None:
         mine = self._introduce()
-        connection.when_lost(lambda reason: self._lost(connection, reason))
+        connection.when_down(lambda reason: self._lost(connection, reason))
         hello = connection.call(Hello, mine.arguments(), self._times.hello_timeout_seconds)
         hello.addCallback(self._greeted, mine, connection)
         hello.addErrback(self._not_greeted, connection)
@@ -238,9 +238,9 @@ class Link:
             patience_seconds = self._times.pings_unheard_max * self._times.ping_interval_seconds
             connection.call(Ping, {}, patience_seconds).addErrback(_expected)
 
-    def _lost(self, connection: Connection, reason: Failure) -> None:
+    def _lost(self, connection: Connection, reason: Failure | None) -> None:
         if self.connection is connection:
-            self._changed(None, connection.why_dropped or _in_words(reason))
+            self._changed(None, connection.why_dropped or (_in_words(reason) if reason else ""))
 
     def _changed(
         self, connection: Connection | None, trouble: str, refused: HelloRefused | None = None

@@ -12,14 +12,16 @@ transport was last empty. A peer that goes on reading, if slowly, is seen to do 
 Rule 2: a large box does not keep small ones waiting (where the peer can join fragments), and small
 ones do not keep it waiting either: each burst has a piece of it.
 
-Rule 3: nothing is kept for nobody. A large request whose caller has given up before its first byte
-has left is forgotten; one that has begun goes on to its end, since the stream must stay in step.
+Rule 3: nothing is kept for nobody. A request whose caller has given up before its first byte has
+left is taken back, and has definitely not been sent; one that has begun goes on to its end, since
+the stream must stay in step.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
+from typing import Any
 
 from kvtwist.wire.boxes import ASK, Parts
 from kvtwist.wire.fragments import FRAGMENT_BYTES_MAX, PIECE_BYTES_MAX, cut
@@ -37,7 +39,6 @@ class Outbox:
 
     :param write: hands bytes to the transport, which may call `pause` meanwhile.
     :param can_join: whether the other end joins fragments.
-    :param is_wanted: whether the caller of the request with this tag still waits for its answer.
 
     :ivar is_paused: whether the transport has enough.
     :ivar unread_bytes: what waits, what is left of the large box under way, and what the transport
@@ -50,15 +51,13 @@ class Outbox:
         self,
         write: Callable[[bytes], None],
         can_join: Callable[[], bool],
-        is_wanted: Callable[[bytes], bool],
     ) -> None:
         self._write = write
         self._can_join = can_join
-        self._is_wanted = is_wanted
         self.is_paused = False
         self.unread_bytes = 0
-        self._small: deque[bytes] = deque()
-        self._large: deque[Parts] = deque()
+        self._small: deque[Any] = deque()
+        self._large: deque[Any] = deque()
         self._waiting_bytes = 0
         self._given_bytes = 0
         self._pieces: Iterator[bytes] | None = None
@@ -84,13 +83,30 @@ class Outbox:
     def put(self, box: bytes | Parts) -> None:
         """Send a box, or several small ones, as soon as its turn comes."""
         if len(box) > FRAGMENT_BYTES_MAX:
-            self._forget_unwanted()
             self._large.append(box if isinstance(box, Parts) else Parts([box]))
         else:
             self._small.append(bytes(box))
         self._waiting_bytes += len(box)
         self.unread_bytes += len(box)
         self._hand_over()
+
+    def withdraw(self, tags: Container[bytes]) -> set[bytes]:
+        """Take back the requests with these *tags* that wait; the tags of those that did."""
+        withdrawn: set[bytes] = set()
+        for boxes in (self._small, self._large):
+            kept: list[bytes | Parts] = []
+            for box in boxes:
+                tag = tag_of_request(box)
+                if tag is not None and tag in tags:
+                    withdrawn.add(tag)
+                    self._waiting_bytes -= len(box)
+                    self.unread_bytes -= len(box)
+                else:
+                    kept.append(box)
+            if len(kept) < len(boxes):
+                boxes.clear()
+                boxes += kept
+        return withdrawn
 
     def wrote(self, size_bytes: int) -> None:
         """So many bytes, written past the outbox, made the transport say that it has enough."""
@@ -166,7 +182,6 @@ class Outbox:
 
     def _begin(self) -> bool:
         """Begin with the next large box, if there is one."""
-        self._forget_unwanted()
         if not self._large:
             return False
         box = self._large.popleft()
@@ -176,27 +191,15 @@ class Outbox:
         self._pieces = cut(box) if self._is_cut else _slices(box)
         return True
 
-    def _forget_unwanted(self) -> None:
-        if any(self._is_unwanted(box) for box in self._large):
-            kept = deque(box for box in self._large if not self._is_unwanted(box))
-            gone_bytes = sum(map(len, self._large)) - sum(map(len, kept))
-            self._large = kept
-            self._waiting_bytes -= gone_bytes
-            self.unread_bytes -= gone_bytes
-
-    def _is_unwanted(self, box: Parts) -> bool:
-        tag = _tag_of_request(box)
-        return tag is not None and not self._is_wanted(tag)
-
 
 def _slices(box: Parts) -> Iterator[bytes]:
     """A box for a peer that wants it whole: handed over in parts all the same."""
     return map(b"".join, box.runs(PIECE_BYTES_MAX))
 
 
-def _tag_of_request(box: Parts) -> bytes | None:
-    """The tag of a request as the codec writes it; ``None`` for an answer."""
-    head = b"".join(next(box.runs(_HEAD_BYTES)))
+def tag_of_request(box: bytes | Parts) -> bytes | None:
+    """The tag of a request as this end writes it; ``None`` for an answer."""
+    head = box if isinstance(box, bytes) else b"".join(next(box.runs(_HEAD_BYTES)))
     if not head.startswith(_ASK_KEY):
         return None
     at = len(_ASK_KEY)

@@ -9,12 +9,12 @@ large ones; after `end` nothing leaves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from kvtwist.wire.boxes import Parts
 from kvtwist.wire.fragments import FRAGMENT_BYTES_MAX
-from kvtwist.wire.outbox import Outbox
+from kvtwist.wire.outbox import Outbox, tag_of_request
 from kvtwist.wire.straight import write_straight
 from kvtwist.wire.turn import Turn
 
@@ -27,7 +27,6 @@ class Sending:
     """The writing side of a connection.
 
     :param can_join: whether the other end joins fragments.
-    :param is_wanted: whether somebody waits for the answer to the request with this tag.
     :param unread_bytes_max: how much may wait, besides one large box under way; ``None`` for an end
         that only asks, whose calls in flight are bounded.
     :param overrun: called when more waits.
@@ -43,13 +42,12 @@ class Sending:
         self,
         turn: Turn,
         can_join: Callable[[], bool],
-        is_wanted: Callable[[bytes], bool],
         unread_bytes_max: int | None,
         overrun: Callable[[], None],
         uncorked: Callable[[], None],
     ) -> None:
         self._turn = turn
-        self.outbox = Outbox(self._hand_over, can_join, is_wanted)
+        self.outbox = Outbox(self._hand_over, can_join)
         self._unread_bytes_max = unread_bytes_max
         self._overrun = overrun
         self._uncorked = uncorked
@@ -62,12 +60,21 @@ class Sending:
         """From now on boxes can leave."""
         self._transport = transport
 
-    def end(self) -> None:
-        """From now on none can; what waits is forgotten."""
+    def end(self) -> set[bytes]:
+        """From now on none can; what waits is forgotten. The tags of the requests among it, of
+        which nothing has left."""
         self._transport = None
+        unsent = self.outbox.withdraw(_All())
+        unsent.update(tag for box in self._corked if (tag := tag_of_request(box)) is not None)
         self._corked.clear()
         self.corked_bytes = 0
         self.outbox.clear()
+        return unsent
+
+    def has_room_for(self, answer: bytes | Parts) -> bool:
+        """Whether *answer* can wait too, if it has to."""
+        limit, behind_bytes = self._unread_bytes_max, self.outbox.behind_bytes
+        return limit is None or not behind_bytes or behind_bytes + len(answer) <= limit
 
     def write(self, data: bytes | Parts) -> None:
         """Send a box, at the end of the turn if there is one."""
@@ -85,15 +92,14 @@ class Sending:
         size_bytes, self.corked_bytes = self.corked_bytes, 0
         if not corked:
             return
-        if size_bytes <= FRAGMENT_BYTES_MAX:
-            data = b"".join(corked)
+        if size_bytes <= FRAGMENT_BYTES_MAX and not self.outbox.is_paused:
             # Only here, at a turn's end: what is written outside of one the transport joins.
-            if not self.outbox.is_paused:
-                data = write_straight(self._transport, data)
+            data = write_straight(self._transport, b"".join(corked))
             if data:
                 self._send(data)
         else:
-            for each in corked:  # one of them is large, and must not take the others with it
+            # A large one must not take the others with it, and each that waits can be withdrawn.
+            for each in corked:
                 self._send(each)
         self._uncorked()
 
@@ -145,3 +151,10 @@ class Sending:
             self.is_full = True
             if self._transport is not None:
                 self._transport.pauseProducing()
+
+
+class _All(Container[bytes]):
+    """All tags."""
+
+    def __contains__(self, _: object) -> bool:
+        return True

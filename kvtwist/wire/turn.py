@@ -10,6 +10,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from twisted.logger import Logger
+
+_log = Logger(namespace="kvtwist.wire")
+
 
 class Corked(Protocol):
     """What holds back bytes during a turn."""
@@ -46,4 +50,7 @@ class Turn:
         self.is_open = False
         corked, self._corked = self._corked, []
         for one in corked:
-            one.uncork()
+            try:
+                one.uncork()
+            except Exception:  # which is its own trouble: the others' bytes have to leave
+                _log.failure("a bug: sending at the end of a turn failed")

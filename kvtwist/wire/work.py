@@ -24,6 +24,7 @@ from kvtwist.errors import (
     KvtwistError,
     MalformedRequest,
     NodeFault,
+    OutcomeUnknown,
     Overloaded,
     TooLarge,
     UnknownCommand,
@@ -180,8 +181,16 @@ class Work:
         return None
 
     def _answered_later(self, answer: Arguments, codec: Codec, tag: bytes | None) -> None:
-        if tag is not None:
-            self._write(codec.answer(tag, answer))
+        if tag is None:
+            return
+        data = codec.answer(tag, answer)
+        if not self._sending.has_room_for(data):
+            limit = self._limits.answer_bytes_unread_max
+            raise OutcomeUnknown(
+                f"there is no room for the answer (limit answer_bytes_unread_max={limit}): "
+                "too many are waiting to be read"
+            )
+        self._write(data)
 
     def _failed(self, failure: Failure, name: bytes, tag: bytes | None) -> None:
         if self._is_over:

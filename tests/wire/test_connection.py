@@ -47,6 +47,7 @@ from kvtwist.wire.commands import (
     CompareAndSet,
     Delete,
     DescribeTopology,
+    Fragment,
     Get,
     Hello,
     Ping,
@@ -769,6 +770,29 @@ class RequestTests(ConnectionTestCase):
         wire.pump()
         self.assertEqual(peer.boxes[0][ERROR_CODE], b"UNHANDLED")
         self.assertTrue(wire.is_open)
+
+    def test_requests_to_an_end_that_only_asks(self) -> None:
+        """T5: else a node that reads nothing fills its client's memory with the refusals of what it
+        asks; the client does not stop reading, whatever it has to send."""
+        for said in (ask(Ping, b"1"), {COMMAND: b"Ping", ASK: b"1", b"_": b"x" * 1000}):
+            peer, client, wire = self.join_raw(table={})
+            for _ in range(SENSELESS_BOXES_MAX):
+                peer.say(said)
+            wire.pump()
+            self.assertTrue(wire.is_open)
+            self.assertEqual(len(peer.boxes), SENSELESS_BOXES_MAX)
+            peer.say(said)
+            wire.pump()
+            self.assertFalse(wire.is_open)
+            self.assertIn("only asks", client.why_dropped)
+
+    def test_fragments_are_not_answered(self) -> None:
+        """The same, with fragments, of which there may be as many as one likes."""
+        peer, _, wire = self.join_raw(table={})
+        for number in range(3):
+            peer.say(ask(Fragment, b"1", number=number, last=False, piece=b"\0\1a\0\1b"))
+        wire.pump()
+        self.assertEqual((peer.boxes, wire.is_open), ([], True))
 
     def test_missing_argument(self) -> None:
         """Else a mistake in a client that somebody writes costs them the connection; the error

@@ -56,6 +56,7 @@ SECONDS = 5.0
 WIDE_OPEN = BoxLimits(box_bytes_max=1 << 30, box_pairs_max=1 << 30)
 TRANSPORT_BYTES_MAX = FileDescriptor.bufferSize
 CHUNK_BYTES = 1 << 16
+MIB = 1 << 20
 """As much as Twisted reads of a socket at once."""
 
 
@@ -615,12 +616,31 @@ class UnreadTests(FlowTestCase):
                     self.answer(number, 5000)
                 self.assertFalse(transport.aborted)
                 self.answer(9, 5000)
-            if limit < unread:
-                self.assert_dropped(transport, lines, f"answer_bytes_unread_max={limit}")
-            else:
-                self.assertEqual((lines, transport.aborted), ([], False))
-                self.assertEqual(tags(boxes_in(transport.take())), [1, *range(10, 20)])
-                self.assert_alive(transport)
+            self.assertEqual((lines, transport.aborted), ([], False))
+            boxes = boxes_in(transport.take())
+            self.assertEqual(tags(boxes), [1, *range(10, 20)])
+            self.assertEqual(ERROR in boxes[-1], limit < unread)
+            self.assert_alive(transport)
+
+    def test_late_answers_without_room(self) -> None:
+        """Else whoever asks for a few large values at once that another node has, and reads as fast
+        as it can, loses its connection, and with it the outcome of its writes; or the values are
+        kept, as many as it has asked for."""
+        size = 12 * MIB
+        transport = self.late_server(4)
+        with warnings() as lines:
+            for number in range(4):
+                self.answer(number, size)
+            self.assertLess(transport.protocol._outbox.unread_bytes, 40 * MIB)
+            boxes = boxes_in(transport.take())
+        self.assertEqual((lines, transport.aborted), ([], False))
+        self.assertEqual(sorted(tags(boxes)), [1, 10, 11, 12, 13])
+        refused = [box for box in boxes if ERROR in box]
+        self.assertEqual(tags(refused), [12, 13])
+        for box in refused:
+            self.assertIsInstance(error_in(box), OutcomeUnknown)
+            self.assertIn(f"answer_bytes_unread_max={32 * MIB}", str(error_in(box)))
+        self.assert_alive(transport)
 
     def test_dropped(self) -> None:
         """Else the answers that come after the limit fill the memory all the same, each with a
@@ -689,12 +709,14 @@ class UnreadTests(FlowTestCase):
 
     def test_calls_of_a_dropped_connection_end(self) -> None:
         """Else who has asked something of the peer waits for its time limit, without a reason."""
-        transport = self.late_server(1, answer_bytes_unread_max=FILLING_BYTES)
-        call = transport.protocol.call(Ping, {}, SECONDS)
-        self.answer(0, 100)
+        transport = self.late_server(100, answer_bytes_unread_max=FILLING_BYTES + 5_000)
+        calls = [transport.protocol.call(Ping, {}, SECONDS) for _ in range(3)]
+        for late in self.late:
+            late.errback(Failure(Refused("r" * 1000)))
         transport.go()
-        error = self.failureResultOf(call, NoAnswer).value
-        self.assertIn("answer_bytes_unread_max", str(error))
+        for call in calls:  # none had left: they waited behind the answers
+            error = self.failureResultOf(call, NotSent).value
+            self.assertIn("answer_bytes_unread_max", str(error))
 
     def test_closing(self) -> None:
         """Else a node that stops, or refuses a greeting, keeps the connections of slow readers

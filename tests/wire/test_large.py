@@ -9,13 +9,14 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.protocols import amp
 
-from kvtwist.errors import NoAnswer, Overloaded, TooLarge
+from kvtwist.errors import NoAnswer, NotSent, Overloaded, TooLarge
 from kvtwist.wire.boxes import ANSWER, COMMAND, BoxLimits, write_box
 from kvtwist.wire.codec import codec_of
 from kvtwist.wire.commands import CompareAndSet, Get, Ping, Put
 from kvtwist.wire.fragments import FRAGMENT, FRAGMENT_BYTES_MAX, Joiner, cut
 from kvtwist.wire.greeting import Greeting, features
 from kvtwist.wire.limits import DEFAULT_LIMITS
+from kvtwist.wire.liveness import BETWEEN_BYTES_MAX
 from tests.wire.test_flow import (
     SECONDS,
     FlowTestCase,
@@ -317,20 +318,17 @@ class EndTests(LargeTestCase):
         self.successResultOf(again)
 
     def test_given_up_again_and_again(self) -> None:
-        """T7: else requests to a node that takes nothing are kept, though all of them have failed:
-        the large ones are forgotten, and of small ones only so many taken."""
+        """T7: else requests to a node that takes nothing are kept, though all of them have
+        failed."""
         client = self.client(request_bytes_in_flight_max=10 * MIB)
         most = 0
         for _ in range(20):
             calls = [self.put(client), *(self.put(client, LARGE[: MIB // 2]) for _ in range(8))]
             self.clock.pump([SECONDS, 1.0])
             for call in calls:
-                self.failureResultOf(call, NoAnswer, Overloaded)
+                self.failureResultOf(call, NoAnswer, NotSent, Overloaded)
             most = max(most, client.protocol._outbox.unread_bytes)
-        self.assertLess(most, 3 * 10 * MIB)
-        ended = self.failureResultOf(self.put(client), Overloaded).value
-        self.assertEqual(ended.setting, "request_bytes_in_flight_max")
-        client.take()
+        self.assertLess(most, len(LARGE) + 2 * MIB)
         self.assertNoResult(self.put(client))
 
     def test_closed(self) -> None:
@@ -383,6 +381,20 @@ class SweepTests(LargeTestCase):
                 server.say(self.rest[at : at + size])
                 server.protocol.sweep(5.0)
             self.assertEqual(server.aborted, not stays)
+
+    def test_others_say_nothing_of_it(self) -> None:
+        """Else half a value is kept for as long as its sender likes to ping."""
+        server = self.server(box_bytes_per_second_min=10_000)
+        pings = ask(Ping) * (50_000 // len(ask(Ping)) + 1)
+        server.say(next(cut(ask(Put, key=b"k", value=LARGE))))
+        server.protocol.sweep(5.0)
+        with warnings() as lines:
+            for number in range(1, BETWEEN_BYTES_MAX // 50_000 + 2):
+                self.assertFalse(server.aborted, f"an honest sender may do so: {number}")
+                server.say(pings)
+                server.take()
+                server.protocol.sweep(5.0)
+        self.assert_dropped(server, lines, "box_bytes_per_second_min=10000")
 
     def test_next_value(self) -> None:
         """Else who sends one value after the other is cut off because a sweep always finds it

@@ -10,6 +10,7 @@ from weakref import ref
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import (
     IHostnameResolver,
     IHostResolution,
@@ -17,6 +18,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import LogLevel, capturedLogs
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -273,6 +275,39 @@ class DialTests(LinkTestCase):
         Peer(self.there)
         self.network.run(self.times.redial_max_seconds)
         self.connected()
+
+
+class DroppedTests(LinkTestCase):
+    """A connection that this side has dropped, and whose loss has not been noticed yet."""
+
+    def test_is_gone_at_once(self) -> None:
+        """Else who sends again at once what was not sent, as a node that forwards does, gets the
+        same connection again and again, without a pause in which its loss could be noticed."""
+        Peer(self.there)
+        self.link.start()
+        self.network.run(0.1)
+        self.connected().drop("for a test")
+        self.assertEqual((self.link.connection, self.link.trouble), (None, "for a test"))
+        self.assertNoResult(self.link.when_connected(1.0))
+        self.network.run(1.0)
+        self.connected()
+
+    def test_is_gone_before_its_calls_fail(self) -> None:
+        """The same, when the connection is lost."""
+        Peer(self.there)
+        self.link.start()
+        self.network.run(0.1)
+        seen: list[Any] = []
+        call = self.connected().call(Get, {"key": b"k"}, 1.0)
+        call.addErrback(lambda _: seen.append(self.link.connection))
+        self.connected_quietly().connectionLost(Failure(ConnectionLost()))
+        self.assertEqual(seen, [None])
+        self.assertEqual(self.link.connection, None)
+
+    def connected_quietly(self) -> Connection:
+        """The connection, without a ping."""
+        assert self.link.connection is not None
+        return self.link.connection
 
 
 class GreetingTests(LinkTestCase):

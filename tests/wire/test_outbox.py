@@ -35,15 +35,11 @@ class Sender:
     """An outbox and its transport.
 
     :ivar bursts: what was written between two times that the transport was empty.
-    :ivar wanted: the tags of requests that somebody waits for; ``None`` for all.
     """
 
     def __init__(self, joins: bool = True) -> None:
         self.bursts: list[list[bytes]] = [[]]
-        self.wanted: set[bytes] | None = None
-        self.outbox = Outbox(
-            self._write, lambda: joins, lambda tag: self.wanted is None or tag in self.wanted
-        )
+        self.outbox = Outbox(self._write, lambda: joins)
 
     def _write(self, data: bytes) -> None:
         self.bursts[-1].append(data)
@@ -254,32 +250,39 @@ class CountTests(SynchronousTestCase):
         self.assertEqual(sender.read(), whole(answer(2, 10), answer(1, 3 * MIB), answer(3, 10)))
 
 
-class UnwantedTests(SynchronousTestCase):
+class WithdrawnTests(SynchronousTestCase):
     """Rule 3: requests that nobody waits for any more."""
 
     def test_not_begun(self) -> None:
         """Else a slow connection is busy with values whose writers have long been told that they
         are too late, those that come in time are late because of them, and all are kept."""
-        sender = Sender()
-        for number in (1, 2, 3, 4):
-            sender.outbox.put(request(number))
-        sender.wanted = {b"1", b"3", b"5"}
-        sender.outbox.put(request(5))
-        self.assertEqual(sender.outbox.behind_bytes, len(request(3)) + len(request(5)))
-        self.assertEqual([box[ASK] for box in sender.empty_all()], [b"1", b"3", b"5"])
+        for size in (10, 2 * MIB):
+            sender = Sender()
+            sender.outbox.put(request(0))  # fills the transport
+            for number in (1, 2, 3, 4):
+                sender.outbox.put(request(number, size))
+            behind_bytes = sender.outbox.behind_bytes
+            gone = sender.outbox.withdraw({b"2", b"4", b"5"})
+            self.assertEqual(gone, {b"2", b"4"})
+            gone_bytes = 2 * len(request(2, size))
+            self.assertEqual(sender.outbox.behind_bytes, behind_bytes - gone_bytes)
+            left = sorted(box[ASK] for box in sender.empty_all())
+            self.assertEqual(left, [b"0", b"1", b"3"])
+            self.assertEqual(sender.outbox.unread_bytes, 0)
 
     def test_begun(self) -> None:
         """Else the stream is out of step: what follows is taken for the rest of it."""
         for joins in (True, False):
             sender = Sender(joins)
             sender.outbox.put(request(1))
-            sender.wanted = set()
+            self.assertEqual(sender.outbox.withdraw({b"1"}), set())
             self.assertEqual([box[ASK] for box in sender.empty_all()], [b"1"])
 
     def test_answers_stay(self) -> None:
-        """Else answers are thrown away because no request of ours has their tag."""
+        """Else answers are thrown away because a request of ours has the same tag."""
         sender = Sender()
-        sender.wanted = set()
         for number in (1, 2):
             sender.outbox.put(answer(number, 2 * MIB))
-        self.assertEqual(len(sender.empty_all()), 2)
+            sender.outbox.put(answer(number, 10))
+        self.assertEqual(sender.outbox.withdraw({b"1", b"2"}), set())
+        self.assertEqual(len(sender.empty_all()), 4)

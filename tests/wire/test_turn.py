@@ -39,6 +39,17 @@ class TurnTests(SynchronousTestCase):
         self.turn.close()
         self.assertEqual(self.sent, ["a"])
 
+    def test_one_that_fails(self) -> None:
+        """Else what the others hold back is never sent, in this turn or in any other."""
+        self.turn.open()
+        bad = self.corked("bad")
+        self.patch(bad, "uncork", lambda: 1 / 0)
+        self.turn.holds_back(bad)
+        self.turn.holds_back(self.corked("a"))
+        self.turn.close()
+        self.assertEqual(self.sent, ["a"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_has_one_opener(self) -> None:
         """Else a connection read within another's turn sends what the other still adds to."""
         self.assertIs(self.turn.open(), True)

@@ -1,0 +1,113 @@
+"""What answers mean, and that one which makes no sense is no result.
+
+A node of another release, or with a bug, may answer a request with another's answer: a `get` that
+is answered as a `put` would say that there is no such key.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvtwist.client import results
+from kvtwist.client.request import PutRequest, Request
+from kvtwist.core.partition import Record
+from kvtwist.errors import KvtwistError, NodeFault, NotSent, OutcomeUnknown, VersionMismatch
+from kvtwist.wire import frequent
+from kvtwist.wire.again import may_be_sent_again
+from kvtwist.wire.boxes import ANSWER, ASK
+from kvtwist.wire.commands import CompareAndSet, Get, Put
+from kvtwist.wire.connection import Connection
+from kvtwist.wire.deadlines import Deadlines
+from tests.wire.loopback import Loopback, RawPeer
+
+SECONDS = 5.0
+APPLIED = b"a" * 26
+END = frequent.request_end(1000)
+
+
+class RequestTests(SynchronousTestCase):
+    """Requests on the short way, and a node that answers them as it likes."""
+
+    def setUp(self) -> None:
+        self.client, self.peer = Connection(Deadlines(Clock())), RawPeer()
+        self.wire = Loopback(self.client, self.peer)
+        self.again: list[KvtwistError] = []
+
+    def request(self, value: bytes | None) -> Request:
+        """A `get`, or a `put` of *value*, that has reached the node."""
+        make = Request if value is None else PutRequest
+        request = make(self.tried, b"k", value, 0.0, SECONDS)
+        is_get = value is None
+        body = frequent.get_body(b"k", END) if is_get else frequent.put_body(b"k", b"v", END)
+        self.assertTrue(self.client.ask(request, body))
+        self.wire.pump()
+        return request
+
+    def tried(self, request: Request, error: KvtwistError) -> Deferred[Any]:
+        """Notes what would be weighed; there is no other attempt."""
+        self.again.append(error)
+        raise error
+
+    def say(self, short: bool, version: int, value: bytes | None) -> None:
+        """The node's answer to the last request, in the frequent form or another."""
+        tag = self.peer.boxes[-1][ASK]
+        if short:
+            body = (
+                frequent.put_answer(version, APPLIED)
+                if value is None
+                else frequent.get_answer(version, value, APPLIED)
+            )
+            self.peer.say_bytes(frequent.ANSWER_HEADS[len(tag)] + tag + body)
+        else:
+            said = {} if value is None else {b"value": value}
+            self.peer.say(said | {b"version": b"%d" % version, ANSWER: tag})
+        self.wire.pump()
+
+    def test_sensible(self) -> None:
+        """Else every request fails."""
+        for short in (True, False):
+            for value, answer, result in (
+                (None, (7, b"v"), Record(b"v", 7)),
+                (None, (7, b""), Record(b"", 7)),
+                (None, (0, None), None),
+                (b"v", (7, None), 7),
+            ):
+                request = self.request(value)
+                self.say(short, *answer)
+                self.assertEqual(self.successResultOf(request), result)
+        self.assertEqual(self.again, [])
+
+    def test_anothers_answer(self) -> None:
+        """Else a `get` says that there is no such key, a `put` that it has written nothing."""
+        for short in (True, False):
+            for value, answer in ((None, (7, None)), (None, (0, b"v")), (b"v", (0, None))):
+                request = self.request(value)
+                self.say(short, *answer)
+                self.failureResultOf(request, OutcomeUnknown)
+                self.assertIsInstance(self.again.pop(), OutcomeUnknown)
+
+    def test_ordinary_answers(self) -> None:
+        """The same for the results of the ordinary way."""
+        for version, value in ((7, None), (0, b"v")):
+            self.assertRaises(OutcomeUnknown, results.record, {"version": version, "value": value})
+        self.assertRaises(OutcomeUnknown, results.version, {"version": 0})
+
+
+class AgainTests(SynchronousTestCase):
+    """The rule for sending again, in one place for all who send."""
+
+    def test_rule(self) -> None:
+        """C3: else a write is done twice; or a read is given up that could be asked again."""
+        for error, read, write in (
+            (NotSent(), True, True),
+            (OutcomeUnknown(), True, False),
+            (NodeFault(), True, False),
+            (VersionMismatch(), False, False),
+        ):
+            self.assertEqual(may_be_sent_again(Get, error), read, error)
+            for command in (Put, CompareAndSet):
+                self.assertEqual(may_be_sent_again(command, error), write, error)
