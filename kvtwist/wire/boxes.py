@@ -39,6 +39,9 @@ Box: TypeAlias = dict[bytes, bytes]
 LARGE_BYTES = 1 << 20
 """A longer box is large: it is handed over, and sent where that is possible, in parts."""
 
+BOX_BYTES = 512
+"""What a box takes in memory besides its values, roughly: a stream of 64 KiB may have thousands."""
+
 
 def size_bytes(box: Box) -> int:
     """How much the values of a box take."""

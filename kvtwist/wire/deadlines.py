@@ -12,6 +12,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+_log = Logger(namespace="kvtwist.wire")
 
 TICK_SECONDS = 0.05
 """How much too late a time limit may be."""
@@ -58,8 +61,13 @@ class Deadlines:
         self._ticking = True
         try:
             for expiring in tuple(self._watched):
-                if not expiring.expire(now):
-                    self._watched.discard(expiring)
+                try:
+                    has_more = expiring.expire(now)
+                except Exception:  # whose calls are looked at again; the others' have limits too
+                    _log.failure("a bug: looking for overdue calls failed")
+                else:
+                    if not has_more:
+                        self._watched.discard(expiring)
         finally:
             self._ticking = False
         self._rest()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvtwist.wire.boxes import Box, BoxLimits, BoxReader, size_bytes
+from kvtwist.wire.boxes import BOX_BYTES, Box, BoxLimits, BoxReader, size_bytes
 from kvtwist.wire.fragments import Joiner
 
 
@@ -38,7 +38,7 @@ class Intake:
     def lay_by(self, boxes: Sequence[Box]) -> None:
         """Have *boxes* wait, behind those that do."""
         self._waiting += boxes
-        self._waiting_bytes += sum(map(size_bytes, boxes))
+        self._waiting_bytes += sum(map(size_bytes, boxes)) + BOX_BYTES * len(boxes)
 
     def laid_by(self) -> list[Box]:
         """Those that wait, in their order; they wait no longer."""

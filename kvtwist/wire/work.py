@@ -32,6 +32,7 @@ from kvtwist.errors import (
 from kvtwist.wire import frequent
 from kvtwist.wire.boxes import (
     ASK,
+    BOX_BYTES,
     ERROR,
     ERROR_CODE,
     ERROR_DESCRIPTION,
@@ -78,7 +79,7 @@ class Work:
     :param done: called when an answer that came later has been sent.
 
     :ivar unanswered: requests that are being worked on.
-    :ivar held_bytes: their bytes, added up.
+    :ivar request_bytes: their bytes, added up.
     """
 
     def __init__(
@@ -98,7 +99,12 @@ class Work:
         self._deferred: set[Deferred[Arguments]] = set()
         self._is_over = False
         self.unanswered = 0
-        self.held_bytes = 0
+        self.request_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """How much memory they take, roughly."""
+        return self.request_bytes + BOX_BYTES * self.unanswered
 
     def received(self, name: bytes, box: Box) -> None:
         """Answer a request for the command of that *name*, or begin to."""
@@ -116,7 +122,7 @@ class Work:
             return
         size = size_bytes(box)
         self.unanswered += 1
-        self.held_bytes += size
+        self.request_bytes += size
         self._deferred.add(answer)
         answer.addCallback(self._answered_later, codec, tag)
         answer.addErrback(self._failed, name, tag)
@@ -176,7 +182,7 @@ class Work:
         limits = self._limits
         if self.unanswered >= limits.requests_in_flight_max:
             return overloaded("requests_in_flight_max", limits.requests_in_flight_max)
-        if self.held_bytes + size > limits.request_bytes_in_flight_max:
+        if self.request_bytes + size > limits.request_bytes_in_flight_max:
             return overloaded("request_bytes_in_flight_max", limits.request_bytes_in_flight_max)
         return None
 
@@ -208,7 +214,7 @@ class Work:
     ) -> Failure | None:
         self._deferred.discard(answer)
         self.unanswered -= 1
-        self.held_bytes -= size
+        self.request_bytes -= size
         self._done()
         return result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from sys import getsizeof
 from typing import Any
 
 from hypothesis import given
@@ -29,6 +30,8 @@ from tests.wire.properties import examples
 MIB = 1 << 20
 WIDE_OPEN = BoxLimits(box_bytes_max=1 << 30, box_pairs_max=1 << 30)
 CHUNK_BYTES = 1 << 16
+SMALLEST = b"\0\1a\0\0\0\0"
+"""A box of one empty value."""
 BUFFER_BYTES_MAX = 1 << 16
 
 
@@ -270,6 +273,18 @@ class ConnectionsTests(SynchronousTestCase):
             peer.clear()
             peer.protocol.resumeProducing()
         self.assertEqual(self.held_bytes(), 0)
+
+    def test_what_waits_is_more_than_its_bytes(self) -> None:
+        """Else a stream of the smallest boxes takes forty times the memory that it is counted as,
+        on each of a thousand connections."""
+        self.start(16 * MIB)
+        self.other.say(self.put(MIB))
+        peer = self.dial()
+        get = codec_of(Get).write_request(b"1", {"key": self.key})
+        small = BoxReader(WIDE_OPEN).feed(SMALLEST * 9000)
+        peer.say(10 * get + SMALLEST * 9000)
+        waits_bytes = self.held_bytes() - peer.protocol._outbox.unread_bytes
+        self.assertGreater(waits_bytes, sum(map(getsizeof, small)))
 
     def test_late_answers(self) -> None:
         """Else what was asked of another node is counted when it comes and not when it has been

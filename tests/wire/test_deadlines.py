@@ -66,6 +66,18 @@ class DeadlinesTests(SynchronousTestCase):
             self.assertGreaterEqual(task.ended, deadline)
             self.assertLessEqual(task.ended, deadline + 1.21 * TICK_SECONDS)
 
+    def test_one_that_fails(self) -> None:
+        """Else one bug ends the time limits of all calls, and each waits for ever."""
+        bad, good = Task(0.1), Task(1.0)
+        self.patch(bad, "expire", lambda _: 1 / 0)
+        for task in (bad, good):
+            self.deadlines.watch(task)
+        self.run_for(1.2)
+        self.assertIsNotNone(good.ended)
+        self.assertGreater(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.deadlines.forget(bad)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_no_timer_when_idle(self) -> None:
         """Else an idle process wakes up twenty times a second, for nothing."""
         self.assertEqual(self.clock.getDelayedCalls(), [])
