@@ -29,6 +29,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -196,7 +197,7 @@ class Connection(Protocol):
         except FramingError as error:
             self.drop("it does not speak our protocol: is it a kvtwist node?", str(error))
             return
-        if intake.has_waiting or self._sending.is_full:
+        if self._sending.is_full:
             intake.lay_by(boxes)
         else:
             self._take(boxes)
@@ -323,9 +324,17 @@ class Connection(Protocol):
             self.drop(why)
 
     def readConnectionLost(self) -> None:
-        """The peer sends nothing more, but may still read: answer what it has asked, then close."""
+        """The peer sends nothing more, but may still read: answer what it has asked, then close.
+
+        An end that only asks has nothing to wait for: it is down, also if the peer does not read.
+        """
         self._read_lost = True
-        self._close_if_done()
+        if self._answers:
+            self._close_if_done()
+            return
+        end = self.abort if self._outbox.is_paused else self.close
+        self._down(Failure(ConnectionDone()))
+        end()
 
     def writeConnectionLost(self) -> None:
         """We do not half-close; `IHalfCloseableProtocol` wants this."""

@@ -34,8 +34,9 @@ class Sending:
 
     :ivar outbox: what the transport has no room for.
     :ivar corked_bytes: how much is held back.
-    :ivar is_full: whether so much waits that no more requests should be read. Never so at an end
-        that only asks: else two ends could wait for each other.
+    :ivar is_full: whether so much waits that no more requests should be read, or none can be
+        answered. While it lasts, never so at an end that only asks: else two ends could wait for
+        each other.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Sending:
         """From now on none can; what waits is forgotten. The tags of the requests among it, of
         which nothing has left."""
         self._transport = None
+        self.is_full = True
         unsent = self.outbox.withdraw(_All())
         unsent.update(tag for box in self._corked if (tag := tag_of_request(box)) is not None)
         self._corked.clear()
@@ -111,7 +113,7 @@ class Sending:
     def resume(self) -> bool:
         """The transport has nothing left: send what waits. Whether requests can be read again."""
         self.outbox.resume()
-        if not self.is_full or self.outbox.has_enough:
+        if not self.is_full or self.outbox.has_enough or self._transport is None:
             return False
         self.is_full = False
         return True

@@ -220,6 +220,33 @@ class AnsweringTests(SynchronousTestCase):
         self.assertEqual(len(answers), 1000)
         self.assertTrue(transport.is_reading)
 
+    def test_within_anothers_turn(self) -> None:
+        """Else what is read while another connection is read ends the other's turn, and each box
+        that follows is a write of its own."""
+        turn = Turn()
+        table = responders({Ping: lambda _, __: {}})
+        transport = Transport(Connection(Deadlines(Clock()), table, turn=turn))
+        turn.open()
+        transport.protocol.dataReceived(codec_of(Ping).write_request(b"1", {}))
+        self.assertTrue(turn.is_open)
+        self.assertEqual(transport.written, 0)
+        turn.close()
+        self.assertGreater(transport.written, 0)
+
+    def test_dropped_among_requests(self) -> None:
+        """Else a node goes on writing for a peer that it has given up, who will never know."""
+        server, done = self.keys.server(), list[bytes]()
+
+        def respond(key: bytes, _: bytes | None) -> bytes:
+            done.append(key)
+            server.drop("for a test")
+            return frequent.nothing_answer(APPLIED)
+
+        server._frequent_responder = respond
+        transport = Transport(server)
+        transport.protocol.dataReceived(put(b"1", b"k", b"v") + put(b"2", b"l", b"v"))
+        self.assertEqual((done, transport.written), ([b"k"], 0))
+
     @given(st.data())
     @examples(60)
     def test_nobody_can_tell(self, data: st.DataObject) -> None:

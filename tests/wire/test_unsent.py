@@ -96,6 +96,24 @@ class UnsentTests(FlowTestCase):
         client.go()
         self.failureResultOf(before, NoAnswer)
 
+    def test_half_closed(self) -> None:
+        """A node that sends nothing more answers nothing more: what is asked of it then, or has not
+        left, is not unknown; nor is it waited for one that does not read either."""
+        for size in (10, 2 * MIB):
+            client = self.client()
+            sent, waits = self.put(client, size), self.put(client, 10)
+            client.protocol.readConnectionLost()
+            self.failureResultOf(self.put(client, 10), NotSent)
+            client.take()
+            if size > MIB:
+                self.assertTrue(client.aborted)
+                client.go()
+                self.failureResultOf(waits, NotSent)
+            else:
+                self.assertIsNotNone(client.lost)
+                self.failureResultOf(waits, NoAnswer)
+            self.failureResultOf(sent, NoAnswer)
+
     def test_who_is_told_first(self) -> None:
         """Else whoever sends again at once what was not sent finds the same connection, and does so
         without end."""
