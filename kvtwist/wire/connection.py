@@ -39,24 +39,18 @@ from zope.interface import implementer
 
 from kvtwist.errors import NotSent, Overloaded
 from kvtwist.wire import frequent
-from kvtwist.wire.boxes import ANSWER, COMMAND, ERROR, Box, FramingError
 from kvtwist.wire.calls import Call, Calls
 from kvtwist.wire.deadlines import Deadlines
-from kvtwist.wire.fragments import FRAGMENT
 from kvtwist.wire.greeting import Greeting
 from kvtwist.wire.intake import Intake
 from kvtwist.wire.limits import DEFAULT_LIMITS, ConnectionLimits
 from kvtwist.wire.liveness import Liveness
 from kvtwist.wire.seldom import Seldom
-from kvtwist.wire.sending import CORKED_BYTES_MAX, Sending
+from kvtwist.wire.sending import Sending
 from kvtwist.wire.turn import Turn
 from kvtwist.wire.work import Arguments, Frequent, Responder, Responders, Work, responders
 
 __all__ = ["Arguments", "Connection", "Frequent", "Responder", "Responders", "responders"]
-
-SENSELESS_BOXES_MAX = 100
-"""Boxes that are neither request nor answer, or a request to an end that only asks: passed over,
-or refused, up to so many on one connection."""
 
 _log = Logger(namespace="kvtwist.wire")
 
@@ -90,18 +84,21 @@ class Connection(Protocol):
         frequent_responder: Frequent | None = None,
     ) -> None:
         self._limits = limits
+        self._answers = bool(table)
         self._turn = turn or Turn()
         self._sending = Sending(
             self._turn,
             self._can_join,
-            limits.answer_bytes_unread_max if table else None,
+            limits.answer_bytes_unread_max if self._answers else None,
             self._overrun,
             self._account,
         )
         self._outbox = self._sending.outbox
         self._calls = Calls(deadlines, limits, self._outbox.withdraw)
         self._work = Work(self, table or {}, limits, self._sending, self._worked)
-        self._intake = Intake(limits.boxes)
+        self._intake = Intake(
+            limits.boxes, self._calls, self._work, self._sending, self._answers, self.drop
+        )
         self._liveness = Liveness(limits)
         self._seldom = seldom or Seldom(_log, deadlines.seconds)
         self._account_for = account
@@ -110,8 +107,6 @@ class Connection(Protocol):
         # Under a limit that a frequent box could be over, none is taken for one.
         roomy = limits.boxes.box_pairs_max >= frequent.PAIRS_MAX
         self._frequent_bytes_max = limits.boxes.box_bytes_max if roomy else 0
-        self._answers = bool(table)
-        self._senseless = 0
         self._read_lost = False
         self._when_made: list[Callable[[Connection], None]] = []
         self._when_down: list[Callable[[Failure | None], None]] = []
@@ -178,7 +173,8 @@ class Connection(Protocol):
             if not self._intake.reader.is_inside_box:
                 at = self._take_frequent(data)
             if at < len(data) and not self.why_dropped:
-                self._take_any(data[at:] if at else data)
+                self._intake.read(data[at:] if at else data)
+                self._account()
         finally:
             if mine:
                 self._turn.close()
@@ -188,62 +184,6 @@ class Connection(Protocol):
         if self._frequent_responder is None:
             return self._calls.take_frequent(data, self._frequent_bytes_max)
         return self._work.take_frequent(data, self._frequent_responder, self._frequent_bytes_max)
-
-    def _take_any(self, data: bytes) -> None:
-        """Take boxes of all kinds."""
-        intake = self._intake
-        try:
-            boxes = intake.reader.feed(data)
-        except FramingError as error:
-            self.drop("it does not speak our protocol: is it a kvtwist node?", str(error))
-            return
-        if self._sending.is_full:
-            intake.lay_by(boxes)
-        else:
-            self._take(boxes)
-        self._account()
-
-    def _take(self, boxes: list[Box]) -> None:
-        """Work on *boxes*, until the transport has enough of the answers."""
-        sending = self._sending
-        for at, box in enumerate(boxes):
-            self._box_received(box)
-            if self.why_dropped:
-                return
-            if sending.corked_bytes > CORKED_BYTES_MAX:
-                sending.uncork()
-                if sending.is_full:
-                    self._intake.lay_by(boxes[at + 1 :])
-                    return
-
-    def _box_received(self, box: Box) -> None:
-        if (tag := box.get(ANSWER)) is not None:
-            self._calls.answered(tag, box)
-        elif (tag := box.get(ERROR)) is not None:
-            self._calls.failed(tag, box)
-        elif (name := box.get(COMMAND)) is None:
-            self._senseless_received()
-        elif name == FRAGMENT:
-            self._fragment_received(box)
-        else:
-            self._work.received(name, box)
-            if not self._answers:  # but refuses, and its refusals are not bounded otherwise
-                self._senseless_received()
-
-    def _senseless_received(self) -> None:
-        self._senseless += 1
-        if self._senseless > SENSELESS_BOXES_MAX:
-            self.drop("it sends boxes that say nothing, or requests to an end that only asks")
-
-    def _fragment_received(self, fragment: Box) -> None:
-        """Join it; what it completes is treated like a box that came whole."""
-        try:
-            whole = self._intake.joiner.feed(fragment)
-        except FramingError as error:
-            self.drop("it sends fragments that make no box", str(error))
-            return
-        if whole is not None:
-            self._box_received(whole)
 
     def _can_join(self) -> bool:
         return self.greeting is not None and self.greeting.joins_fragments
@@ -268,7 +208,7 @@ class Connection(Protocol):
         while intake.has_waiting and not sending.is_full:
             mine = self._turn.open()
             try:
-                self._take(intake.laid_by())
+                intake.take_waiting()
             finally:
                 if mine:
                     self._turn.close()
@@ -379,6 +319,7 @@ class Connection(Protocol):
             return
         self.connected = 0
         self._calls.close(self._sending.end())
+        self._intake.clear()
         for notify in self._when_down:
             notify(reason)
 
@@ -386,7 +327,6 @@ class Connection(Protocol):
         """Fail everything in flight."""
         self._down(reason)
         self._work.cancel()
-        self._intake.clear()
         self._calls.lost(self.why_dropped or f"the connection was lost: {reason.getErrorMessage()}")
         for notify in self._when_lost:
             notify(reason)

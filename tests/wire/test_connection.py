@@ -55,7 +55,6 @@ from kvtwist.wire.commands import (
     Status,
 )
 from kvtwist.wire.connection import (
-    SENSELESS_BOXES_MAX,
     Arguments,
     Connection,
     Responder,
@@ -64,6 +63,7 @@ from kvtwist.wire.connection import (
 from kvtwist.wire.deadlines import TICK_SECONDS, Deadlines
 from kvtwist.wire.failures import CLASSES, write_failure
 from kvtwist.wire.greeting import Greeting
+from kvtwist.wire.intake import SENSELESS_BOXES_MAX
 from kvtwist.wire.limits import DEFAULT_LIMITS, ConnectionLimits
 from tests.wire.loopback import (
     WIDE_OPEN,

@@ -574,6 +574,15 @@ class UnreadTests(FlowTestCase):
         self.assertEqual(tags(boxes_in(transport.take())), [*range(1, 104)])
         self.assert_alive(transport)
 
+    def test_read_while_paused_and_nothing_waits(self) -> None:
+        """The same, for the first of them."""
+        self.value = FILLING
+        transport = self.server()
+        transport.say(ask(Get, 1, key=b"k"))
+        transport.protocol.dataReceived(ask(Get, 2, key=b"k"))
+        self.assertEqual(len(self.got), 1)
+        self.assertEqual(tags(boxes_in(transport.take())), [1, 2])
+
     def test_paused_again_and_again(self) -> None:
         """Else the second pause of a connection is not noticed, and its memory grows after all."""
         transport = self.server()
@@ -583,6 +592,32 @@ class UnreadTests(FlowTestCase):
             self.assertLess(len(self.got), first + 20)
             self.assertEqual(tags(boxes_in(transport.take())), [*range(first, first + 100)])
         self.assert_alive(transport)
+
+    def test_dropped_among_requests(self) -> None:
+        """Else a node goes on working for a peer that it has given up, who will never know."""
+
+        def get(_: Connection, said: Arguments) -> Arguments:
+            self.got.append(said["key"])
+            connection.drop("for a test")
+            return {"version": 1, "value": b"v"}
+
+        connection = Connection(self.deadlines, responders({Get: get}))
+        transport = Transport(connection)
+        transport.say(ask(Get, 1, key=b"k") + ask(Get, 2, key=b"l"))
+        self.assertEqual((self.got, transport.written), ([b"k"], 0))
+
+    def test_dropped_while_answering(self) -> None:
+        """Else what a peer had asked before it had to go stays in memory until its loss is noticed,
+        though its node had just dropped it for holding too much."""
+        self.value = FILLING
+        table = responders({Get: lambda _, __: {"version": 1, "value": FILLING}})
+        connection = Connection(
+            self.deadlines, table, account=lambda _: connection.drop("it holds too much")
+        )
+        transport = Transport(connection)
+        transport.say(ask(Get, 1, key=b"k") * 10)
+        self.assertTrue(transport.aborted)
+        self.assertEqual(connection._intake.held_bytes, 0)
 
     def test_lost_while_paused(self) -> None:
         """Else requests of a peer that has gone are carried out, one by one, for nobody."""
