@@ -555,6 +555,7 @@ class UnreadTests(FlowTestCase):
         transport.say(self.gets(100))
         read = b""
         while piece := transport.take(30_000):
+            self.assertEqual(transport.is_reading, len(self.got) == 100, "some wait")
             read += piece
             unread = transport.written - len(read)
             self.assertLess(unread, TRANSPORT_BYTES_MAX + CORKED_BYTES_MAX + 2 * self.value_bytes)
