@@ -8,7 +8,7 @@ number and in bytes; a call that is alone may have any size.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from typing import Any
 
@@ -82,7 +82,7 @@ class Calls:
         self,
         deadlines: Deadlines,
         limits: ConnectionLimits,
-        withdraw: Callable[[Container[bytes]], set[bytes]],
+        withdraw: Callable[[Iterable[bytes]], set[bytes]],
     ) -> None:
         self._deadlines = deadlines
         self._withdraw = withdraw

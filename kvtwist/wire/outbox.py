@@ -19,9 +19,9 @@ the stream must stay in step.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Container, Iterator
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
 
 from kvtwist.wire.boxes import ASK, Parts
 from kvtwist.wire.fragments import FRAGMENT_BYTES_MAX, PIECE_BYTES_MAX, cut
@@ -56,8 +56,10 @@ class Outbox:
         self._can_join = can_join
         self.is_paused = False
         self.unread_bytes = 0
-        self._small: deque[Any] = deque()
-        self._large: deque[Any] = deque()
+        # Under the tags of requests, to withdraw them, and under numbers.
+        self._small: OrderedDict[bytes | int, bytes] = OrderedDict()
+        self._large: OrderedDict[bytes | int, Parts] = OrderedDict()
+        self._numbers = count()
         self._waiting_bytes = 0
         self._given_bytes = 0
         self._pieces: Iterator[bytes] | None = None
@@ -81,31 +83,27 @@ class Outbox:
         return self._waiting_bytes + self._given_bytes
 
     def put(self, box: bytes | Parts) -> None:
-        """Send a box, or several small ones, as soon as its turn comes."""
+        """Send a box as soon as its turn comes."""
+        tag = tag_of_request(box)
+        key = next(self._numbers) if tag is None else tag
         if len(box) > FRAGMENT_BYTES_MAX:
-            self._large.append(box if isinstance(box, Parts) else Parts([box]))
+            self._large[key] = box if isinstance(box, Parts) else Parts([box])
         else:
-            self._small.append(bytes(box))
+            self._small[key] = bytes(box)
         self._waiting_bytes += len(box)
         self.unread_bytes += len(box)
         self._hand_over()
 
-    def withdraw(self, tags: Container[bytes]) -> set[bytes]:
+    def withdraw(self, tags: Iterable[bytes]) -> set[bytes]:
         """Take back the requests with these *tags* that wait; the tags of those that did."""
         withdrawn: set[bytes] = set()
-        for boxes in (self._small, self._large):
-            kept: list[bytes | Parts] = []
-            for box in boxes:
-                tag = tag_of_request(box)
-                if tag is not None and tag in tags:
-                    withdrawn.add(tag)
+        for tag in tags:
+            for boxes in (self._small, self._large):
+                box = boxes.pop(tag, None)
+                if box is not None:
                     self._waiting_bytes -= len(box)
                     self.unread_bytes -= len(box)
-                else:
-                    kept.append(box)
-            if len(kept) < len(boxes):
-                boxes.clear()
-                boxes += kept
+                    withdrawn.add(tag)
         return withdrawn
 
     def wrote(self, size_bytes: int) -> None:
@@ -132,13 +130,15 @@ class Outbox:
             pass
         self.is_paused = False
 
-    def clear(self) -> None:
-        """Forget everything."""
+    def clear(self) -> set[bytes]:
+        """Forget everything; the tags of the requests that waited."""
+        unsent = {key for key in (*self._small, *self._large) if isinstance(key, bytes)}
         self._small.clear()
         self._large.clear()
         self._pieces = None
         self._left_bytes = self._waiting_bytes = 0
         self._taken()
+        return unsent
 
     def _hand_over(self) -> None:
         while not self.is_paused and self._burst():
@@ -160,7 +160,7 @@ class Outbox:
             return False  # nothing can go between the pieces of a box that is not cut
         boxes, size_bytes = [], 0
         while self._small and size_bytes <= BURST_BYTES:
-            boxes.append(self._small.popleft())
+            boxes.append(self._small.popitem(last=False)[1])
             size_bytes += len(boxes[-1])
         self._waiting_bytes -= size_bytes
         self._given_bytes += size_bytes
@@ -184,7 +184,7 @@ class Outbox:
         """Begin with the next large box, if there is one."""
         if not self._large:
             return False
-        box = self._large.popleft()
+        _, box = self._large.popitem(last=False)
         self._waiting_bytes -= len(box)
         self._left_bytes = len(box)
         self._is_cut = self._can_join()

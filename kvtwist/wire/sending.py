@@ -9,7 +9,7 @@ large ones; after `end` nothing leaves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Any
 
 from kvtwist.wire.boxes import Parts
@@ -66,11 +66,10 @@ class Sending:
         which nothing has left."""
         self._transport = None
         self.is_full = True
-        unsent = self.outbox.withdraw(_All())
+        unsent = self.outbox.clear()
         unsent.update(tag for box in self._corked if (tag := tag_of_request(box)) is not None)
         self._corked.clear()
         self.corked_bytes = 0
-        self.outbox.clear()
         return unsent
 
     def has_room_for(self, answer: bytes | Parts) -> bool:
@@ -153,10 +152,3 @@ class Sending:
             self.is_full = True
             if self._transport is not None:
                 self._transport.pauseProducing()
-
-
-class _All(Container[bytes]):
-    """All tags."""
-
-    def __contains__(self, _: object) -> bool:
-        return True
