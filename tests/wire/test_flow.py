@@ -620,6 +620,18 @@ class UnreadTests(FlowTestCase):
         self.assertTrue(transport.aborted)
         self.assertEqual(connection._intake.held_bytes, 0)
 
+    def test_half_closed_while_paused(self) -> None:
+        """Else a peer that has said all that it has to say gets a part of the answers; or all, and
+        waits for the end of the connection."""
+        self.value = FILLING
+        transport = self.server()
+        transport.say(b"".join(ask(Get, tag, key=b"k") for tag in range(1, 6)))
+        self.assertLess(len(self.got), 5)
+        transport.protocol.readConnectionLost()
+        self.assertEqual(tags(boxes_in(transport.take())), [1, 2, 3, 4, 5])
+        assert transport.lost is not None
+        self.assertTrue(transport.lost.check(ConnectionDone))
+
     def test_lost_while_paused(self) -> None:
         """Else requests of a peer that has gone are carried out, one by one, for nobody."""
         transport = self.server()
