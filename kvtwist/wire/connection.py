@@ -333,7 +333,7 @@ class Connection(Protocol):
 
     def _account(self) -> None:
         """Say what is held, if somebody wants to know and it has changed."""
-        if self._account_for is None or self.why_dropped or not self.connected:
+        if self._account_for is None or not self.connected:
             return
         held_bytes = self._intake.held_bytes + self._work.held_bytes + self._outbox.unread_bytes
         if held_bytes != self._held_bytes:
