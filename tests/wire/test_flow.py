@@ -670,6 +670,14 @@ class UnreadTests(FlowTestCase):
             self.assertEqual(ERROR in boxes[-1], limit < unread)
             self.assert_alive(transport)
 
+    def test_one_late_answer_over_the_limit(self) -> None:
+        """Else a value that is larger than the setting can never be read through another node."""
+        transport = self.server(answer_bytes_unread_max=MIB)
+        transport.say(ask(CompareAndSet, 10, key=b"k", value=b"", version=0))
+        self.answer(0, 3 * MIB)
+        (box,) = boxes_in(transport.take())
+        self.assertEqual(box[ANSWER], b"10")
+
     def test_late_answers_without_room(self) -> None:
         """Else whoever asks for a few large values at once that another node has, and reads as fast
         as it can, loses its connection, and with it the outcome of its writes; or the values are

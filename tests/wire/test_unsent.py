@@ -158,6 +158,19 @@ class RoomTests(FlowTestCase):
         call.cancel()
         self.successResultOf(waiting)
 
+    def test_nobody_is_overtaken(self) -> None:
+        """Else who has just had room, and asks for more, has it before those who wait longer."""
+        client = self.client(requests_in_flight_max=1)
+        order: list[str] = []
+        call = client.protocol.call(Put, {"key": b"k", "value": b""}, SECONDS)
+        call.addErrback(lambda _: None)
+        first, second = client.protocol.room(), client.protocol.room()
+        first.addCallback(lambda _: client.protocol.room().addCallback(_teller(order, "again")))
+        second.addCallback(_teller(order, "second"))
+        call.cancel()
+        self.assertEqual(order[0], "second")
+        self.assertEqual(sorted(order), ["again", "second"])
+
 
 def _teller(told: list[str], what: str) -> Callable[[object], None]:
     return lambda _: told.append(what)
