@@ -943,6 +943,15 @@ class IdleTests(FlowTestCase):
         self.sweep(transport, 4)
         self.assert_alive(transport)
 
+    def test_having_taken_an_answer_is_none(self) -> None:
+        """Else a peer that has once read slowly is never hung up on, however silent."""
+        self.value = FILLING
+        transport = self.server(idle_seconds_max=5)
+        transport.say(ask(Get, key=b"k"))
+        transport.take()
+        self.sweep(transport, 10)
+        self.assertTrue(transport.aborted)
+
 
 class SlowTests(FlowTestCase):
     """T5: a box that begins and does not end. Sweeps are five seconds apart."""

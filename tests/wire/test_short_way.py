@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from sys import getsizeof
 from typing import Any
 
 from hypothesis import given
@@ -468,6 +469,19 @@ SMALL = replace(DEFAULT_LIMITS, boxes=BoxLimits(box_bytes_max=300, box_pairs_max
 
 class AccountTests(SynchronousTestCase):
     """What is held is known also when another connection's turn has brought it about."""
+
+    def test_requests_in_work(self) -> None:
+        """T5: else the smallest requests, of which thousands are worked on, count next to nothing,
+        and are dictionaries all the same."""
+        held: list[int] = []
+        table = responders({CompareAndSet: lambda _, __: Deferred()})
+        server = Connection(Deadlines(Clock()), table, account=held.append)
+        transport = Transport(server)
+        request = codec_of(CompareAndSet).write_request(
+            b"1", {"key": b"", "value": b"", "version": 0}
+        )
+        transport.say(request * 100)
+        self.assertGreater(held[-1], 100 * getsizeof(BoxReader(SMALL.boxes).feed(request)[0]))
 
     def test_answers_of_a_turn(self) -> None:
         """Else a node's limit for all connections does not see forwarded answers (T5)."""
