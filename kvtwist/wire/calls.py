@@ -220,8 +220,7 @@ class Calls:
                 call.failed(NotSent(why) if tag in self._unsent else NoAnswer(why))
         self._deadlines.forget(self)
         for one in waiting:
-            if not one.called:
-                one.errback(NotSent(why))
+            one.errback(NotSent(why))
 
     def _overload(self, size_bytes: int) -> Overloaded:
         """The error that says which limit another call of so many bytes would be over."""
@@ -235,9 +234,8 @@ class Calls:
         if call is not None:
             self._bytes -= call.size_bytes
             while self._waiting and not self.is_full:
-                waiting = self._waiting.popleft()
-                if not waiting.called:
-                    waiting.callback(None)  # which fills the room, or leaves it to the next
+                # Which fills the room, or leaves it to the next: also if it was cancelled.
+                self._waiting.popleft().callback(None)
         return call
 
 

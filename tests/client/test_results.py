@@ -6,22 +6,34 @@ is answered as a `put` would say that there is no such key.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.client import results
+from kvtwist.client.attempts import GRACE_SECONDS, Attempts
+from kvtwist.client.links import Links
+from kvtwist.client.owners import Owners
 from kvtwist.client.request import PutRequest, Request
+from kvtwist.client.table import Table
 from kvtwist.core.partition import Record
-from kvtwist.errors import KvtwistError, NodeFault, NotSent, OutcomeUnknown, VersionMismatch
+from kvtwist.errors import (
+    KvtwistError,
+    NodeFault,
+    NotOwner,
+    NotSent,
+    OutcomeUnknown,
+    VersionMismatch,
+)
 from kvtwist.wire import frequent
 from kvtwist.wire.again import may_be_sent_again
 from kvtwist.wire.boxes import ANSWER, ASK
 from kvtwist.wire.commands import CompareAndSet, Get, Put
 from kvtwist.wire.connection import Connection
 from kvtwist.wire.deadlines import Deadlines
+from kvtwist.wire.link import Link
 from tests.wire.loopback import Loopback, RawPeer
 
 SECONDS = 5.0
@@ -99,6 +111,38 @@ class RequestTests(SynchronousTestCase):
 
 class AgainTests(SynchronousTestCase):
     """The rule for sending again, in one place for all who send."""
+
+    def test_another_owner(self) -> None:
+        """Else a client that has an old table asks the wrong node until its time is up."""
+        clock = Clock()
+        links = Links(clock, (), lambda: 0.5, Deadlines(clock))
+        owners = Owners(links, clock.seconds)
+        attempts = Attempts(clock, links, owners, clock.seconds, lambda: 0.5, SECONDS)
+        for error, forgets in ((NotSent(), False), (NotOwner(), True)):
+            owners.table = table = cast("Table", object())
+            request = Request(attempts.again, b"k", None, 0.0, SECONDS)
+            again = attempts.again(request, error)
+            self.assertIs(owners.table, None if forgets else table)
+            again.cancel()
+            self.failureResultOf(again, CancelledError)
+
+    def test_how_long_an_attempt_may_take(self) -> None:
+        """Else a write that a node is slow at is unknown though its answer would have come; or a
+        read that one node does not answer is not asked of another."""
+        clock, said = Clock(), list[tuple[float, int]]()
+        links = Links(clock, (), lambda: 0.5, Deadlines(clock))
+        owners = Owners(links, clock.seconds)
+        attempts = Attempts(clock, links, owners, clock.seconds, lambda: 0.5, SECONDS)
+
+        class Listener:
+            def call(self, _: Any, arguments: Any, timeout_seconds: float) -> Deferred[Any]:
+                said.append((timeout_seconds, arguments["timeout_ms"]))
+                return Deferred()
+
+        for command in (Put, CompareAndSet, Get):
+            attempts.one(cast("Link", Listener()), command, {}, SECONDS, 1.0)
+        write, read = (SECONDS + GRACE_SECONDS, 5000), (1.0 + GRACE_SECONDS, 1000)
+        self.assertEqual(said, [write, write, read])
 
     def test_rule(self) -> None:
         """C3: else a write is done twice; or a read is given up that could be asked again."""

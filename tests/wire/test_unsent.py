@@ -158,6 +158,23 @@ class RoomTests(FlowTestCase):
         call.cancel()
         self.successResultOf(waiting)
 
+    def test_given_up(self) -> None:
+        """Else who has stopped waiting takes the room of those who still do; or their end fails."""
+        client = self.client(requests_in_flight_max=1)
+        call = client.protocol.call(Put, {"key": b"k", "value": b""}, SECONDS)
+        call.addErrback(lambda _: None)
+        waiting = [client.protocol.room() for _ in range(2)]
+        waiting[0].cancel()
+        self.failureResultOf(waiting[0], CancelledError)
+        call.cancel()
+        self.successResultOf(waiting[1])
+        client.protocol.call(Put, {"key": b"k", "value": b""}, SECONDS).addErrback(lambda _: None)
+        waiting = [client.protocol.room() for _ in range(2)]
+        waiting[0].cancel()
+        self.failureResultOf(waiting[0], CancelledError)
+        client.go()
+        self.failureResultOf(waiting[1], NotSent)
+
     def test_nobody_is_overtaken(self) -> None:
         """Else who has just had room, and asks for more, has it before those who wait longer."""
         client = self.client(requests_in_flight_max=1)
