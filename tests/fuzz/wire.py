@@ -18,13 +18,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from zope.interface import implementer
 
-from kvtwist.core.address import Address
-from kvtwist.service import Node, NodeConfig
 from kvtwist.wire.boxes import (
     COMMAND,
     BoxLimits,
@@ -35,6 +32,7 @@ from kvtwist.wire.boxes import (
 )
 from kvtwist.wire.codec import codec_of
 from kvtwist.wire.commands import COMMANDS, Get, Put
+from tests.cluster import SimulatedCluster
 
 LIMITS = BoxLimits(box_bytes_max=4096, box_pairs_max=32)
 SECONDS_DEFAULT = 600.0
@@ -99,10 +97,10 @@ class FuzzedNode:
     """A node of a cluster of one, in memory; each input goes to a connection of its own."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
-        node = Node(self.clock, NodeConfig(name="fuzzed", listen=Address("127.0.0.1", 8001)))
-        node.cluster.start()
-        self.server = node.server
+        cluster = SimulatedCluster(1)
+        cluster.found()
+        self.clock = cluster.network.clock
+        self.server = cluster.nodes[1].server
         self.bugs: list[Any] = []
         globalLogPublisher.addObserver(_BugObserver(self.bugs))
 
