@@ -186,13 +186,19 @@ class StoredRecords:
                     del self._fresh[key]
 
     def _read(self, key: bytes, frame: bytes | None) -> Stored | None:
-        if frame is None:
-            return None
-        payload = opened(self._prefix + key, frame)
-        try:
-            return decode_record(payload)[:]
-        except (MalformedBytes, UnknownKind) as error:
-            raise StoreDamaged(f"the record of {key[:40]!r}: {error}") from error
+        return None if frame is None else read_record(self._prefix + key, frame)
+
+
+def read_record(place: bytes, frame: bytes) -> Stored:
+    """The record that was kept at *place*.
+
+    :raises StoreDamaged: when it cannot be read as what was written.
+    """
+    payload = opened(place, frame)
+    try:
+        return decode_record(payload)[:]
+    except (MalformedBytes, UnknownKind) as error:
+        raise StoreDamaged(f"the record {place[:60].hex()}: {error}") from error
 
 
 class StoredDue(Ordered[bool]):

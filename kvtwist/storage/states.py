@@ -11,9 +11,16 @@ makes that the group's own (R13).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
-from kvtwist.core.state.answers import NotWritten, Written, decode_answer, encode_answer
+from kvtwist.core.state.answers import (
+    NotWritten,
+    WriteAnswer,
+    Written,
+    decode_answer,
+    encode_answer,
+)
 from kvtwist.core.state.commands import CloseSession, Command, Expire, OpenSession
 from kvtwist.core.state.commands import Write as WriteCommand
 from kvtwist.core.state.contents import Contents
@@ -36,9 +43,26 @@ from kvtwist.storage.layout import (
 from kvtwist.storage.records import Cached, StoredDue, StoredRecords, Write
 
 _VERSION = 1
-_STATE = struct.Struct(">BQQQQQQQ")
+_STATE = struct.Struct(">B7Q")
 _SESSION = struct.Struct(">BQQQ")
 FIRST_GENERATION = 1
+
+
+class Header(NamedTuple):
+    """What of a group's state does not stand under keys of its own.
+
+    :ivar generation: that the data stands in.
+    :ivar partition_generation: of the partition's membership; this and what follows are as in
+        `Contents`.
+    """
+
+    generation: int
+    partition_generation: int
+    revision: int
+    applied_index: int
+    log_time_ms: int
+    data_bytes: int
+    key_count: int
 
 
 class StoredState:
@@ -96,9 +120,7 @@ class StoredState:
 
     def _save_state(self) -> None:
         contents = self._contents
-        key = group_key(STATE, self._group)
-        packed = _STATE.pack(
-            _VERSION,
+        header = Header(
             self.generation,
             contents.generation,
             contents.revision,
@@ -107,7 +129,7 @@ class StoredState:
             contents.data_bytes,
             contents.key_count,
         )
-        self._write.batch.put(key, sealed(key, packed))
+        save_header(self._write.batch, self._group, header)
 
     # -- sessions -----------------------------------------------------------------------------
 
@@ -134,9 +156,7 @@ class StoredState:
 
     def _save(self, session: Session, seqs: set[int]) -> None:
         batch, saved = self._write.batch, self._saved.setdefault(session.id, set())
-        key = self._session_key(session.id)
-        head = _SESSION.pack(_VERSION, session.idle_ms, session.expires_at_ms, session.mark)
-        batch.put(key, sealed(key, head))
+        _put_session(batch, self._session_key(session.id), session)
         for seq in [seq for seq in saved if seq < session.mark]:
             saved.discard(seq)
             batch.delete(self._answer_key(session.id, seq))
@@ -144,15 +164,13 @@ class StoredState:
             answer = session.answers.get(seq)
             if answer is not None and seq not in saved:
                 saved.add(seq)
-                place = self._answer_key(session.id, seq)
-                batch.put(place, sealed(place, encode_answer(answer)))
+                _put_answer(batch, self._answer_key(session.id, seq), answer)
 
     def _session_key(self, id: int) -> bytes:
-        return generation_prefix(SESSION, self._group, self.generation) + id.to_bytes(8, "big")
+        return session_key(self._group, self.generation, id)
 
     def _answer_key(self, id: int, seq: int) -> bytes:
-        prefix = generation_prefix(ANSWER, self._group, self.generation)
-        return prefix + id.to_bytes(8, "big") + seq.to_bytes(8, "big")
+        return answer_key(self._group, self.generation, id, seq)
 
 
 def new_state(
@@ -171,6 +189,25 @@ def load_state(group: int, view: View, cached: Cached) -> StoredState | None:
 
     :raises StoreDamaged: when it cannot be read as what was written.
     """
+    header = load_header(group, view)
+    if header is None:
+        return None
+    write, generation = Write(), header.generation
+    records = StoredRecords(write, cached, view, group, generation, header.key_count)
+    due = StoredDue(write, view, group, generation)
+    contents = Contents(header.partition_generation, header.revision, records, due)
+    contents.applied_index = header.applied_index
+    contents.log_time_ms = header.log_time_ms
+    contents.data_bytes = header.data_bytes
+    contents.sessions = Sessions(load_sessions(view, group, generation))
+    return StoredState(group, generation, contents, records, write)
+
+
+def load_header(group: int, view: View) -> Header | None:
+    """The group's own record; ``None``: it has no state here.
+
+    :raises StoreDamaged: when it cannot be read as what was written.
+    """
     key = group_key(STATE, group)
     frame = view.get(key)
     if frame is None:
@@ -178,19 +215,23 @@ def load_state(group: int, view: View, cached: Cached) -> StoredState | None:
     payload = opened(key, frame)
     if len(payload) != _STATE.size or payload[0] != _VERSION:
         raise StoreDamaged(f"the state of group {group} is cut off, or of a later format")
-    (_, generation, partition_generation, revision, applied, log_time_ms, data_bytes, count) = (
-        _STATE.unpack(payload)
-    )
-    write = Write()
-    records = StoredRecords(write, cached, view, group, generation, count)
-    contents = Contents(
-        partition_generation, revision, records, StoredDue(write, view, group, generation)
-    )
-    contents.applied_index = applied
-    contents.log_time_ms = log_time_ms
-    contents.data_bytes = data_bytes
-    contents.sessions = Sessions(_load_sessions(view, group, generation))
-    return StoredState(group, generation, contents, records, write)
+    return Header._make(_STATE.unpack(payload)[1:])
+
+
+def save_header(batch: Batch, group: int, header: Header) -> None:
+    """Put a group's own record into *batch*."""
+    key = group_key(STATE, group)
+    batch.put(key, sealed(key, _STATE.pack(_VERSION, *header)))
+
+
+def save_sessions(group: int, generation: int, sessions: Iterable[Session]) -> Iterator[Batch]:
+    """One batch for each of *sessions*, with its answers."""
+    for session in sessions:
+        batch = Batch()
+        _put_session(batch, session_key(group, generation, session.id), session)
+        for seq, answer in session.answers.items():
+            _put_answer(batch, answer_key(group, generation, session.id, seq), answer)
+        yield batch
 
 
 def remove_generation(batch: Batch, group: int, generation: int) -> None:
@@ -199,7 +240,31 @@ def remove_generation(batch: Batch, group: int, generation: int) -> None:
         batch.delete_range(*generation_range(kind, group, generation))
 
 
-def _load_sessions(view: View, group: int, generation: int) -> Iterator[Session]:
+def session_key(group: int, generation: int, id: int) -> bytes:
+    """Where a session stands."""
+    return generation_prefix(SESSION, group, generation) + id.to_bytes(8, "big")
+
+
+def answer_key(group: int, generation: int, id: int, seq: int) -> bytes:
+    """Where an answer stands that a session keeps."""
+    prefix = generation_prefix(ANSWER, group, generation)
+    return prefix + id.to_bytes(8, "big") + seq.to_bytes(8, "big")
+
+
+def _put_session(batch: Batch, key: bytes, session: Session) -> None:
+    head = _SESSION.pack(_VERSION, session.idle_ms, session.expires_at_ms, session.mark)
+    batch.put(key, sealed(key, head))
+
+
+def _put_answer(batch: Batch, key: bytes, answer: WriteAnswer) -> None:
+    batch.put(key, sealed(key, encode_answer(answer)))
+
+
+def load_sessions(view: View, group: int, generation: int) -> Iterator[Session]:
+    """The sessions of a generation, by id.
+
+    :raises StoreDamaged: when they cannot be read as what was written.
+    """
     prefix = generation_prefix(SESSION, group, generation)
     found: dict[int, Session] = {}
     for key, frame in view.scan(*generation_range(SESSION, group, generation)):

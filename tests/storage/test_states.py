@@ -64,6 +64,11 @@ _commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(Advance, _stamps),
 )
 
+commands_of: st.SearchStrategy[list[Command]] = st.lists(_commands, min_size=8, max_size=25).map(
+    lambda commands: [OpenSession(0, 1, 1000), OpenSession(0, 1, 20), *commands]
+)
+"""Rows of commands, at the front of which are two sessions for them."""
+
 
 class Node:
     """A store and a state machine in it, driven as a node drives them.

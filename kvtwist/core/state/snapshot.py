@@ -151,12 +151,16 @@ class Restore:
 
     Nothing is there before `finish` has returned it: what is damaged or cut off raises, and leaves
     whatever the replica had as it was. A `Restore` that has raised is of no more use.
+
+    :param contents: empty ones, which are filled meanwhile, and are worth nothing before `finish`
+        has returned them: so a partition goes to a disk that is larger than memory. By default
+        others, in memory.
     """
 
     __slots__ = ("_checksum", "_chunks", "_held_bytes", "_parser", "_result", "_tail", "_wanted")
 
-    def __init__(self) -> None:
-        self._parser = _parse()
+    def __init__(self, contents: Contents | None = None) -> None:
+        self._parser = _parse(Contents(0) if contents is None else contents)
         self._wanted = next(self._parser)
         self._result: tuple[Contents, bytes] | None = None
         self._chunks: list[bytes] = []
@@ -235,8 +239,8 @@ _Parser: TypeAlias = Generator[int, bytes, _Parsed]
 """Yields how many bytes it wants next, and is sent just those."""
 
 
-def _parse() -> _Parser[tuple[Contents, bytes]]:
-    """The contents, and the checksum that stands behind them."""
+def _parse(contents: Contents) -> _Parser[tuple[Contents, bytes]]:
+    """The contents, filled, and the checksum that stands behind them."""
     magic, kind, version = _HEAD.unpack((yield _HEAD.size))
     if magic != _MAGIC:
         raise MalformedBytes("this is no snapshot")
@@ -247,7 +251,7 @@ def _parse() -> _Parser[tuple[Contents, bytes]]:
     )
     if revision > REVISION_MAX:
         raise MalformedBytes(f"a revision of {revision}")
-    contents = Contents(generation)
+    contents.generation = generation
     contents.revision = revision
     contents.applied_index = applied_index
     contents.log_time_ms = log_time_ms
