@@ -19,7 +19,7 @@ from kvtwist.core.founding import FoundingRecord
 from kvtwist.core.raft import Restored
 from kvtwist.core.topology import Member, Settings
 from kvtwist.errors import ConfigurationError, StoreDamaged
-from kvtwist.storage.engine import Batch, Engine
+from kvtwist.storage.engine import Batch, Engine, View
 from kvtwist.storage.frames import opened, sealed
 from kvtwist.storage.layout import FORMAT, NODE, STORE
 from kvtwist.storage.marks import Mark, Marks, behind
@@ -64,8 +64,8 @@ class DataDirectory:
         self._path = path
         self.engine = make_engine(path)
         try:
-            _check_format(self.engine, path)
-            self.record = _read(self.engine, path) or NodeRecord(name, new_identity)
+            check_format(self.engine, path)
+            self.record = read_node(self.engine, path) or NodeRecord(name, new_identity)
             self._check_name(name)
             self.marks = Marks(path / "marks")
         except BaseException:
@@ -131,8 +131,12 @@ def _mark_of(restored: Restored) -> Mark:
     return Mark(restored.hard_state.term, restored.hard_state.vote, last)
 
 
-def _check_format(engine: Engine, path: Path) -> None:
-    frame = engine.get(STORE)
+def check_format(view: View, path: Path) -> None:
+    """See that this release knows the format.
+
+    :raises ConfigurationError: when a later one wrote it.
+    """
+    frame = view.get(STORE)
     if frame is None:
         return
     found = json.loads(opened(STORE, frame))["format"]
@@ -142,8 +146,12 @@ def _check_format(engine: Engine, path: Path) -> None:
         )
 
 
-def _read(engine: Engine, path: Path) -> NodeRecord | None:
-    frame = engine.get(NODE)
+def read_node(view: View, path: Path) -> NodeRecord | None:
+    """The node's own record; ``None``: it has none yet.
+
+    :raises StoreDamaged: when it cannot be read as what was written.
+    """
+    frame = view.get(NODE)
     if frame is None:
         return None
     try:

@@ -39,6 +39,9 @@ DUE = b"x"
 PER_GENERATION = (SESSION, ANSWER, RECORD, DUE)
 """The kinds that a snapshot replaces by another generation."""
 
+GENERATION_BYTES = 17
+"""How long a `generation_prefix` is."""
+
 GROUP_MAX = (1 << 64) - 2
 
 
@@ -73,3 +76,8 @@ def groups_range(kind: bytes) -> tuple[bytes, bytes]:
 def group_of(key: bytes) -> int:
     """The group that a key belongs to."""
     return int.from_bytes(key[1:9], "big")
+
+
+def generation_of(key: bytes) -> int:
+    """The generation that a key of `PER_GENERATION` belongs to."""
+    return int.from_bytes(key[9:GENERATION_BYTES], "big")

@@ -20,7 +20,7 @@ from kvtwist.core.raft import (
 from kvtwist.errors import StoreDamaged
 from kvtwist.storage.engine import Batch, View
 from kvtwist.storage.frames import opened, sealed
-from kvtwist.storage.layout import BASE, HARD, entry_key, group_key
+from kvtwist.storage.layout import BASE, HARD, entry_key, group_key, group_of
 
 _HARD = struct.Struct(">BQQQ")
 _ENTRY = struct.Struct(">BQB")
@@ -75,21 +75,47 @@ def load(view: View, group: int, applied: int) -> Restored | None:
     frame = view.get(key)
     if frame is None:
         return None
-    payload = opened(key, frame)
-    version, index, term = _unpacked(_BASE, payload, f"the base of group {group}'s log")
-    _check_version(version, "the base of a log")
-    try:
-        configuration = Configuration.decode(payload[_BASE.size :])
-    except ValueError as error:
-        raise StoreDamaged(f"the configuration of group {group}: {error}") from error
+    base = read_base(key, frame)
     return Restored(
-        configuration=configuration,
+        configuration=base.configuration,
         hard_state=_load_hard_state(view, group),
-        compacted_index=index,
-        compacted_term=term,
-        entries=_load_entries(view, group, index),
+        compacted_index=base.index,
+        compacted_term=base.term,
+        entries=_load_entries(view, group, base.index),
         applied=applied,
     )
+
+
+def read_base(key: bytes, frame: bytes) -> Snapshot:
+    """The base of a log.
+
+    :raises StoreDamaged: when it cannot be read as what was written; so do the other two.
+    """
+    payload = opened(key, frame)
+    what = f"the base of group {group_of(key)}'s log"
+    version, index, term = _unpacked(_BASE, payload, what)
+    _check_version(version, what)
+    try:
+        return Snapshot(index, term, Configuration.decode(payload[_BASE.size :]))
+    except ValueError as error:
+        raise StoreDamaged(f"the configuration in {what}: {error}") from error
+
+
+def read_hard_state(key: bytes, frame: bytes) -> HardState:
+    """A hard state."""
+    version, term, vote, commit = _unpacked(_HARD, opened(key, frame), "a hard state")
+    _check_version(version, "a hard state")
+    return HardState(term, vote, commit)
+
+
+def read_entry(key: bytes, frame: bytes) -> Entry:
+    """An entry of a log."""
+    payload, index = opened(key, frame), int.from_bytes(key[9:], "big")
+    version, term, kind = _unpacked(_ENTRY, payload, "an entry")
+    _check_version(version, "an entry")
+    if kind not in EntryKind.__members__.values():
+        raise StoreDamaged(f"entry {index} of group {group_of(key)} is of the unknown kind {kind}")
+    return Entry(index, term, EntryKind(kind), payload[_ENTRY.size :])
 
 
 def _put_hard_state(batch: Batch, group: int, hard_state: HardState) -> None:
@@ -101,25 +127,16 @@ def _put_hard_state(batch: Batch, group: int, hard_state: HardState) -> None:
 def _load_hard_state(view: View, group: int) -> HardState:
     key = group_key(HARD, group)
     frame = view.get(key)
-    if frame is None:
-        return HardState()
-    version, term, vote, commit = _unpacked(_HARD, opened(key, frame), "a hard state")
-    _check_version(version, "a hard state")
-    return HardState(term, vote, commit)
+    return HardState() if frame is None else read_hard_state(key, frame)
 
 
 def _load_entries(view: View, group: int, base: int) -> tuple[Entry, ...]:
     entries: list[Entry] = []
     expected = base + 1
     for key, frame in view.scan(entry_key(group, base + 1), entry_key(group, _INDEX_END)):
-        payload = opened(key, frame)
-        version, term, kind = _unpacked(_ENTRY, payload, "an entry")
-        _check_version(version, "an entry")
         if key != entry_key(group, expected):
             raise StoreDamaged(f"entry {expected} of group {group} is missing")
-        if kind not in EntryKind.__members__.values():
-            raise StoreDamaged(f"entry {expected} of group {group} is of the unknown kind {kind}")
-        entries.append(Entry(expected, term, EntryKind(kind), payload[_ENTRY.size :]))
+        entries.append(read_entry(key, frame))
         expected += 1
     return tuple(entries)
 

@@ -53,7 +53,7 @@ class Marks:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self.known: dict[int, Mark] = _read(path) if path.exists() else {}
+            self.known: dict[int, Mark] = read_marks(path) if path.exists() else {}
             self._file = self._written_anew()
         except OSError as error:
             raise StoreFailed(f"{path}: {error.strerror}") from error
@@ -125,7 +125,12 @@ def _record(group: int, mark: Mark) -> bytes:
     return packed + _CHECKSUM.pack(crc32(packed))
 
 
-def _read(path: Path) -> dict[int, Mark]:
+def read_marks(path: Path) -> dict[int, Mark]:
+    """The latest mark of each group in the file.
+
+    :raises StoreDamaged: when it cannot be read as what it was.
+    :raises OSError: when it cannot be read at all.
+    """
     data = path.read_bytes()
     if not data.startswith(_MAGIC):
         raise StoreDamaged(f"{path} is not a file of marks, or of a later release")

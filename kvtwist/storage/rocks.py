@@ -64,13 +64,17 @@ class RocksEngine:
     """`kvtwist.storage.engine.Engine` in a directory.
 
     :param directory: made if it is not there, for nobody but this user.
+    :param read_only: it has to be there, and is left as it is, as far as RocksDB can.
     :raises StoreLocked: when another process has it open.
     :raises StoreDamaged: when it cannot be read as what it was.
     :raises StoreFailed: when it cannot be opened for another reason.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, read_only: bool = False) -> None:
         self._directory = directory
+        self._read_only = read_only
+        if read_only and not (directory / "CURRENT").is_file():
+            raise StoreFailed(f"{directory} has no store in it")
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _locked(directory / "lock")
@@ -150,8 +154,13 @@ class RocksEngine:
             self._lock.close()
 
     def _open(self) -> Any:
+        access = (
+            rocksdict.AccessType.read_only()
+            if self._read_only
+            else rocksdict.AccessType.read_write()
+        )
         with _translated():
-            return rocksdict.Rdict(str(self._directory), _options())
+            return rocksdict.Rdict(str(self._directory), _options(), access_type=access)
 
 
 def _options() -> Any:

@@ -32,9 +32,11 @@ from kvtwist.storage.engine import Batch, View
 from kvtwist.storage.frames import sealed
 from kvtwist.storage.layout import (
     DUE,
+    GENERATION_BYTES,
     PER_GENERATION,
     RECORD,
     STATE,
+    generation_of,
     generation_prefix,
     generation_range,
     group_of,
@@ -92,11 +94,10 @@ class _KeptRecords:
 
     def __iter__(self) -> Iterator[tuple[bytes, Stored]]:
         generation = self._header.generation
-        prefix_bytes = len(generation_prefix(RECORD, self._group, generation))
         found = 0
         for place, frame in self._view.scan(*generation_range(RECORD, self._group, generation)):
             found += 1
-            yield place[prefix_bytes:], read_record(place, frame)
+            yield place[GENERATION_BYTES:], read_record(place, frame)
         if found != len(self):
             raise StoreDamaged(f"group {self._group} has {found} records, and not {len(self)}")
 
@@ -297,7 +298,7 @@ def _generations(view: View) -> set[tuple[int, int]]:
     for kind in PER_GENERATION:
         start, end = groups_range(kind)
         while (key := next((key for key, _ in view.scan(start, end)), None)) is not None:
-            group, generation = group_of(key), int.from_bytes(key[9:17], "big")
+            group, generation = group_of(key), generation_of(key)
             found.add((group, generation))
             start = generation_range(kind, group, generation)[1]
     return found

@@ -33,12 +33,14 @@ from kvtwist.storage.engine import Batch, View
 from kvtwist.storage.frames import opened, sealed
 from kvtwist.storage.layout import (
     ANSWER,
+    GENERATION_BYTES,
     PER_GENERATION,
     SESSION,
     STATE,
     generation_prefix,
     generation_range,
     group_key,
+    group_of,
 )
 from kvtwist.storage.records import Cached, StoredDue, StoredRecords, Write
 
@@ -210,11 +212,14 @@ def load_header(group: int, view: View) -> Header | None:
     """
     key = group_key(STATE, group)
     frame = view.get(key)
-    if frame is None:
-        return None
+    return None if frame is None else read_header(key, frame)
+
+
+def read_header(key: bytes, frame: bytes) -> Header:
+    """A group's own record, likewise."""
     payload = opened(key, frame)
     if len(payload) != _STATE.size or payload[0] != _VERSION:
-        raise StoreDamaged(f"the state of group {group} is cut off, or of a later format")
+        raise StoreDamaged(f"the state of group {group_of(key)} is cut off, or of a later format")
     return Header._make(_STATE.unpack(payload)[1:])
 
 
@@ -265,29 +270,41 @@ def load_sessions(view: View, group: int, generation: int) -> Iterator[Session]:
 
     :raises StoreDamaged: when they cannot be read as what was written.
     """
-    prefix = generation_prefix(SESSION, group, generation)
     found: dict[int, Session] = {}
     for key, frame in view.scan(*generation_range(SESSION, group, generation)):
-        payload = opened(key, frame)
-        if len(payload) != _SESSION.size or payload[0] != _VERSION:
-            raise StoreDamaged("a session is cut off, or of a later format")
-        _, idle_ms, expires_at_ms, mark = _SESSION.unpack(payload)
-        id = int.from_bytes(key[len(prefix) :], "big")
-        found[id] = Session(id, idle_ms, expires_at_ms, mark)
+        session = read_session(key, frame)
+        found[session.id] = session
     for key, frame in view.scan(*generation_range(ANSWER, group, generation)):
-        rest = key[len(prefix) :]
-        session = found.get(int.from_bytes(rest[:8], "big"))
-        if session is None:
+        id, seq, answer = read_answer(key, frame)
+        owner = found.get(id)
+        if owner is None:
             raise StoreDamaged("an answer of a session that is not there")
-        session.answers[int.from_bytes(rest[8:], "big")] = _answer(opened(key, frame))
+        owner.answers[seq] = answer
     return iter(found.values())
 
 
-def _answer(payload: bytes) -> Written | NotWritten:
+def read_session(key: bytes, frame: bytes) -> Session:
+    """A session, without its answers.
+
+    :raises StoreDamaged: when it cannot be read as what was written.
+    """
+    payload = opened(key, frame)
+    if len(payload) != _SESSION.size or payload[0] != _VERSION:
+        raise StoreDamaged("a session is cut off, or of a later format")
+    _, idle_ms, expires_at_ms, mark = _SESSION.unpack(payload)
+    return Session(int.from_bytes(key[GENERATION_BYTES:], "big"), idle_ms, expires_at_ms, mark)
+
+
+def read_answer(key: bytes, frame: bytes) -> tuple[int, int, WriteAnswer]:
+    """A session's id, a seq, and the answer to it that the session keeps.
+
+    :raises StoreDamaged: when it cannot be read as what was written.
+    """
+    payload, rest = opened(key, frame), key[GENERATION_BYTES:]
     try:
         answer = decode_answer(payload)
     except (MalformedBytes, UnknownKind) as error:
         raise StoreDamaged(f"an answer that a session keeps: {error}") from error
     if not isinstance(answer, Written | NotWritten):
         raise StoreDamaged(f"{answer} is no answer that a session keeps")
-    return answer
+    return int.from_bytes(rest[:8], "big"), int.from_bytes(rest[8:], "big"), answer
