@@ -13,21 +13,20 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from kvtwist.core.raft import EntryKind
-from kvtwist.core.state.commands import Write, decode
+from kvtwist.core.raft import Entry, EntryKind
 from kvtwist.core.state.contents import Contents
 from kvtwist.core.state.machine import StateMachine
 from kvtwist.core.state.operations import Put
+from kvtwist.core.state.snapshot import restore
 from kvtwist.storage import logs
 from kvtwist.storage.check import check
 from kvtwist.storage.directory import DataDirectory
 from kvtwist.storage.rocks import RocksEngine
 from kvtwist.storage.snapshots import outgoing
-from kvtwist.storage.states import load_state
 from tests.storage.writer import IDENTITY, NAME, PARTITIONS, operations, place
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -44,10 +43,8 @@ class Child:
     :ivar said: numbers by what was said of them.
     """
 
-    def __init__(
-        self, path: Path, first: int, *options: str, under: Sequence[str | Path] = ()
-    ) -> None:
-        program = (sys.executable, "-m", "tests.storage.writer", path, str(first), *options)
+    def __init__(self, path: Path, first: int, *options: str, under: Sequence[str] = ()) -> None:
+        program = (sys.executable, "-m", "tests.storage.writer", str(path), str(first), *options)
         self._process = subprocess.Popen(
             (*under, *program), cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -122,62 +119,75 @@ def survey(path: Path, done: set[int], refused: set[int]) -> tuple[set[int], lis
 
 
 def _survey_group(directory: DataDirectory, group: int) -> tuple[set[int], list[str]]:
-    """The batches in a group's log, and whether its state is what the log says, no more or less."""
+    """The batches that a group has, and what is wrong with them."""
     engine = directory.engine
-    restored, state = logs.load(engine, group, 0), load_state(group, engine, engine.get_cached)
-    snapshot = outgoing(engine, group)
-    assert restored is not None and state is not None and snapshot is not None
-    machine = StateMachine(Contents(1))
-    digest = machine.digest()
-    numbers: set[int] = set()
+    restored, snapshot = logs.load(engine, group, 0), outgoing(engine, group)
+    assert restored is not None and snapshot is not None
     problems = []
-    for entry in restored.entries:
-        if entry.kind is EntryKind.DATA:
-            machine.apply(entry.index, entry.data)
-            numbers.add(_number(entry.data))
-        else:
-            machine.skip(entry.index)
-        if entry.index == state.machine.applied_index:
-            digest = machine.digest()
-    if snapshot.digest() != digest:
-        problems.append(f"the state of group {group} is not what its log says")
+    if restored.compacted_index == 0:
+        replayed = StateMachine(Contents(1))
+        _apply(replayed, restored.entries, snapshot.applied_index)
+        if snapshot.digest() != replayed.digest():
+            problems.append(f"the state of group {group} is not what its log says")
+    machine = StateMachine(restore(snapshot.chunks()))
+    _apply(machine, restored.entries, restored.compacted_index + len(restored.entries))
+    numbers: set[int] = set()
+    for key, _ in machine.scan(limit=1 << 30).records:
+        what, _, digits = key.partition(b"-")
+        if what != b"shared":
+            numbers.add(int(digits))
     for number in numbers:
-        for operation in (operations(number)[0], operations(number)[2]):
-            assert isinstance(operation, Put)
-            record = machine.get(operation.key)
-            if record is None or record.value != operation.value:
+        first, _, second = operations(number)
+        for half in (first, second):
+            record = machine.get(half.key)
+            if not isinstance(half, Put) or record is None or record.value != half.value:
                 problems.append(f"half of batch {number} is missing")
     return numbers, problems
 
 
-def _number(data: bytes) -> int:
-    command = decode(data)
-    assert isinstance(command, Write)
-    return int(command.operations[0].key.partition(b"-")[2])
+def _apply(machine: StateMachine, entries: Iterable[Entry], until: int) -> None:
+    """Apply what the machine does not have yet of them, up to an index."""
+    for entry in entries:
+        if not machine.applied_index < entry.index <= until:
+            continue
+        if entry.kind is EntryKind.DATA:
+            machine.apply(entry.index, entry.data)
+        else:
+            machine.skip(entry.index)
 
 
-def kill_many(top: Path, kills: int, seed: int) -> tuple[int, int]:
-    """Kill a writer again and again; how many batches were acknowledged, and lost in flight.
+def kill_many(top: Path, kills: int, seed: int) -> tuple[int, int, int]:
+    """Kill a writer again and again, with a new store now and then.
+
+    Returns how many batches were acknowledged, how many more are there, and how many groups have
+    compacted their logs.
 
     :raises AssertionError: when anything is not as it has to be.
     """
     chance = random.Random(seed)
-    acknowledged = in_flight = 0
-    for number in range(kills):
-        if number % KILLS_PER_STORE == 0:
-            path, following = top / f"store-{number}", 1
-            done: set[int] = set()
-        child = Child(path, following)
-        child.listen(chance.randrange(1, LINES_MAX))
-        ended = child.kill()
-        assert ended == -9, ended
-        done |= set(child.said["done"])
-        found, problems = survey(path, done, set()) if child.said["begun"] or done else (set(), [])
-        assert not problems, (seed, number, problems)
-        acknowledged += len(child.said["done"])
-        in_flight += len(found) - len(done)
-        following = max(found, default=0) + 100
-    return acknowledged, in_flight
+    acknowledged = more = compacted = 0
+    for begin in range(0, kills, KILLS_PER_STORE):
+        path = top / f"store-{begin}"
+        options = ("compact",) if begin // KILLS_PER_STORE % 2 else ()
+        done: set[int] = set()
+        found: set[int] = set()
+        for _ in range(min(KILLS_PER_STORE, kills - begin)):
+            child = Child(path, max(found, default=0) + 100, *options)
+            child.listen(chance.randrange(1, LINES_MAX))
+            ended = child.kill()
+            assert ended == -9, ended
+            done |= set(child.said["done"])
+            found, problems = survey(path, done, set())
+            assert not problems, (seed, path.name, problems)
+        compacted += _compacted(path)
+        acknowledged += len(done)
+        more += len(found) - len(done)
+    return acknowledged, more, compacted
+
+
+def _compacted(path: Path) -> int:
+    groups = check(path).groups.values()
+    return sum(group.base is not None and group.base[0] > 0 for group in groups)
 
 
 def main() -> None:
@@ -185,10 +195,11 @@ def main() -> None:
     kills = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     seed = random.randrange(1 << 32)
     with tempfile.TemporaryDirectory(prefix="kvtwist-crashes-") as top:
-        acknowledged, in_flight = kill_many(Path(top), kills, seed)
+        acknowledged, more, compacted = kill_many(Path(top), kills, seed)
     print(
         f"{kills} kills (seed {seed}): {acknowledged:,} batches were acknowledged, and all are "
-        f"there; so are {in_flight:,} that were not yet acknowledged when the process was killed"
+        f"there; so are {more:,} that were not yet acknowledged when the process was killed; "
+        f"{compacted} logs were compacted"
     )
 
 

@@ -44,8 +44,9 @@ class KillTests(CrashCase):
     def test_killed_at_any_time(self) -> None:
         """S1: what a client was told is done is there after any crash of the process, whole, and
         the state is what the log says."""
-        acknowledged, _ = kill_many(self.top, KILLS, self.seed)
+        acknowledged, _, compacted = kill_many(self.top, KILLS, self.seed)
         self.assertGreater(acknowledged, KILLS * 20)  # X1
+        self.assertGreater(compacted, 0)
 
 
 class FaultTests(CrashCase):
@@ -59,7 +60,7 @@ class FaultTests(CrashCase):
         probe = subprocess.run(("strace", "-o", os.devnull, "true"), stderr=subprocess.DEVNULL)
         if probe.returncode:
             raise SkipTest("strace may not trace here")
-        files = ("-P", self.path / only) if only else ()
+        files = ("-P", str(self.path / only)) if only else ()
         return Child(self.path, 1, under=("strace", "-f", "-o", os.devnull, *files, *inject))
 
     def test_a_sync_that_fails(self) -> None:

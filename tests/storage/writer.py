@@ -1,4 +1,6 @@
-"""A node's store under load, to be killed: ``python -m tests.storage.writer DIRECTORY [no-sync]``.
+"""A node's store under load, to be killed: ``python -m tests.storage.writer DIRECTORY FIRST``,
+followed by ``compact`` for a log that is compacted all the time, and else not at all, and by
+``no-sync`` for a store that does not sync.
 
 It writes numbered batches through store and replicas, as a node does, without end. On its standard
 output it says, a line each: ``begun PID`` once it has started; ``done N``, ``unknown N``,
@@ -17,13 +19,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from kvtwist.core.state.answers import Answer, Written
 from kvtwist.core.state.commands import NO_SESSION, Command, Write
 from kvtwist.core.state.operations import Operation, Put
+from kvtwist.core.state.records import Record
 from kvtwist.errors import KvtwistError, OutcomeUnknown
+from kvtwist.node import replica
 from kvtwist.node.durable import DurablePartitions, group_of
 from kvtwist.storage.directory import DataDirectory
 from kvtwist.storage.engine import Batch
@@ -103,15 +106,19 @@ class Writer:
     def _read(self, number: int) -> None:
         """Whether or not the disk is full, what is there can be read."""
         try:
-            replica = self._partitions._replicas.replica(place(number))
+            read = self._partitions._replicas.replica(place(number)).read(b"first-%d" % number, 0)
         except KeyError:
             return
-        read: Deferred[Any] = replica.read(b"first-%d" % number, 0)
-        read.addCallbacks(lambda record: record and say(f"read {number}"), lambda _: None)
+        read.addCallbacks(_was_read, lambda _: None, (number,))
 
     def _failed(self, why: KvtwistError) -> None:
         say(f"failed {why}")
         os._exit(FAILED)
+
+
+def _was_read(record: Record | None, number: int) -> None:
+    if record is not None:
+        say(f"read {number}")
 
 
 class NoSync(RocksEngine):
@@ -129,6 +136,8 @@ def say(line: str) -> None:
 def main() -> None:
     """Until it is killed."""
     path, first = Path(sys.argv[1]), int(sys.argv[2])
+    replica.LOG_ENTRIES_MAX = 20 if "compact" in sys.argv[3:] else 1 << 60
+    replica.LOG_BYTES_MAX = 1 << 60
     engine = NoSync if "no-sync" in sys.argv[3:] else RocksEngine
     writer = Writer(path, engine, first)
     cast(Any, reactor).callWhenRunning(writer.start)
