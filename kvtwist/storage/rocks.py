@@ -29,6 +29,7 @@ BLOCK_CACHE_BYTES = 64 << 20
 WAL_BYTES_MAX = 128 << 20
 _BLOOM_BITS_PER_KEY = 10
 _LOG_FILES_KEPT = 2
+_FAMILY = "default"
 
 _FULL = ("No space left on device", "Disk quota exceeded")
 _DAMAGED = ("Corruption",)
@@ -159,8 +160,11 @@ class RocksEngine:
             if self._read_only
             else rocksdict.AccessType.read_write()
         )
+        options = _options()
+        # Given for the family too: else an existing one forgets its cache and its filters.
+        families = {_FAMILY: options}
         with _translated():
-            return rocksdict.Rdict(str(self._directory), _options(), access_type=access)
+            return rocksdict.Rdict(str(self._directory), options, families, access)
 
 
 def _options() -> Any:

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.errors import StorageError, StoreDamaged, StoreFailed, StoreLocked
 from kvtwist.storage.engine import Batch, Engine
-from kvtwist.storage.rocks import RocksEngine
+from kvtwist.storage.rocks import BLOCK_CACHE_BYTES, RocksEngine
 from tests.storage.contract import END, EngineContract, batch_of
 
 
@@ -49,6 +49,22 @@ class KeepingTests(Directories):
         engine.commit(batch_of(("put", b"a", b"1"), ("put", b"b", b"2")), sync=True)
         engine.close()
         self.assertEqual(list(self.opened(directory).scan(b"", END)), [(b"a", b"1"), (b"b", b"2")])
+
+    def test_cache_and_filters_outlast_a_restart(self) -> None:
+        """Else a node that was started again would go to the disk for keys that are not there,
+        and have an eighth of its memory for those that are."""
+        directory = self.new_directory()
+        RocksEngine(directory).close()
+        engine = self.opened(directory)
+        capacity = engine._database.property_int_value("rocksdb.block-cache-capacity")
+        self.assertEqual(capacity, BLOCK_CACHE_BYTES)
+        batch = Batch()
+        for number in range(0, 2000, 2):
+            batch.put(b"%04d" % number, b"v")
+        engine.commit(batch, sync=False)
+        engine.compact(b"", END)
+        again = [engine.get_cached(b"%04d" % number) for number in range(1, 2000, 2)]
+        self.assertGreater(again.count(None), 950)
 
     def test_synced_is_there_after_a_kill(self) -> None:
         """A process that is killed right after a synced commit has lost nothing."""
