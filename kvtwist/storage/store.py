@@ -75,6 +75,7 @@ class Store:
         self._flushing = False
         self._retry: Any = None
         self._closing: Deferred[None] | None = None
+        self._is_ending = False
         self._when_failed: list[Callable[[StorageError], None]] = []
         self._when_reopened: list[Callable[[], None]] = []
         self.condition = Condition.OPEN
@@ -232,8 +233,9 @@ class Store:
 
     def _end_if_closing(self) -> None:
         closing = self._closing
-        if closing is None or self._committing or self._waiting:
+        if closing is None or self._is_ending or self._committing or self._waiting:
             return
+        self._is_ending = True
         reading = self._reader.stop()
         reading.addCallback(lambda _: self._writer.do(self._close))
         reading.addBoth(lambda result: self._writer.stop().addCallback(lambda _: result))

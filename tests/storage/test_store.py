@@ -237,6 +237,17 @@ class ClosingTests(StoreCase):
         self.assertTrue(self.disk.closed)
         self.assertTrue(self.reader.stopped and self.writer.stopped)
 
+    def test_closed_by_whoever_is_told_that_it_is_done(self) -> None:
+        """A node may be stopped by an answer; it is stopped once."""
+        done = self.store.write(put(b"a"))
+        closed = done.addCallback(lambda _: self.store.close())
+        self.turn()
+        self.writer.work()
+        self.assertEqual(len(self.writer.jobs), 1)
+        self.writer.work()
+        self.successResultOf(closed)
+        self.assertEqual(self.writer.jobs, [])
+
     def test_after_that_nothing_is_taken(self) -> None:
         """With an error that says so."""
         closed = self.store.close()
