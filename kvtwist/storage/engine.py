@@ -69,7 +69,8 @@ NOT_CACHED = NotCached()
 class View(Protocol):
     """The content as it was at one moment, whatever is committed meanwhile.
 
-    It pins space, and has to be left soon (S5). A `get` or another `scan` ends a scan under way.
+    It pins space, and has to be left soon (S5). A `get` or another `scan` ends a scan under way;
+    `Engine.reopen` and `Engine.close` end the view, and it raises `StoreFailed` then.
     """
 
     def get(self, key: bytes) -> bytes | None:
@@ -100,9 +101,11 @@ class Engine(View, Protocol):
         """The content as it is now, for as long as the context lasts."""
 
     def reopen(self) -> None:
-        """Begin anew from the disk, after a full one (S8).
+        """Begin anew from the disk, after a full one (S8). Nothing may be read meanwhile, but by
+        `get_cached`.
 
-        :raises StorageError: when that does not work either.
+        :raises DiskFull: when there is still no room; what is there can be read all the same.
+        :raises StorageError: when it does not work at all.
         """
 
     def size_bytes(self) -> int:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
+from weakref import WeakSet
 
 import rocksdict
 
@@ -27,6 +28,9 @@ from kvtwist.storage.engine import NOT_CACHED, Batch, Kind, NotCached, View
 WRITE_BUFFER_BYTES = 32 << 20
 BLOCK_CACHE_BYTES = 64 << 20
 WAL_BYTES_MAX = 128 << 20
+RECOVERY_BYTES = 8 << 20
+"""Room that has to be there besides before a full store is opened again."""
+
 _BLOOM_BITS_PER_KEY = 10
 _LOG_FILES_KEPT = 2
 _FAMILY = "default"
@@ -44,7 +48,7 @@ class RocksView:
 
     def __init__(self, database: Any) -> None:
         with _translated():
-            self._place = database.iter()
+            self._place: Any = database.iter()
         self._scans = 0
 
     def get(self, key: bytes) -> bytes | None:
@@ -52,13 +56,32 @@ class RocksView:
         return next((value for _, value in self.scan(key, key + b"\0")), None)
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Keys from *start* up to *end*."""
+        """Keys from *start* up to *end*: RocksDB's iterator ends where it meets damage, and says so
+        when it is asked then."""
         self._scans += 1
         mine = self._scans
-        for each in _scan(self._place, start, end):
-            yield each
+        with _translated():
+            self._alive().seek(start)
+        # Between two steps nothing but the view has the iterator, so that it can be taken away.
+        while self._alive().valid():
+            key: bytes = self._alive().key()
+            if key >= end:
+                return
+            yield key, self._alive().value()
             if mine != self._scans:
                 raise RuntimeError("a view makes one scan at a time")
+            self._alive().next()
+        with _translated():
+            self._alive().status()
+
+    def _alive(self) -> Any:
+        if self._place is None:
+            raise StoreFailed("the store was closed or opened anew while this was read")
+        return self._place
+
+    def end(self) -> None:
+        """Let go of the database, which is not closed before all iterators are gone."""
+        self._place = None
 
 
 class RocksEngine:
@@ -73,7 +96,7 @@ class RocksEngine:
 
     def __init__(self, directory: Path, *, read_only: bool = False) -> None:
         self._directory = directory
-        self._read_only = read_only
+        self._views: WeakSet[RocksView] = WeakSet()
         if read_only and not (directory / "CURRENT").is_file():
             raise StoreFailed(f"{directory} has no store in it")
         try:
@@ -82,7 +105,7 @@ class RocksEngine:
         except OSError as error:
             raise StoreFailed(f"{directory} cannot be used: {error.strerror}") from error
         try:
-            self._database = self._open()
+            self._database = self._open(read_only)
         except BaseException:
             self._lock.close()
             raise
@@ -95,8 +118,11 @@ class RocksEngine:
 
     def get_cached(self, key: bytes) -> bytes | NotCached | None:
         """The value of *key*, if it is in memory, or certain not to exist."""
-        with _translated():
-            may_exist, value = self._database.key_may_exist(key, fetch=True)
+        try:
+            with _translated():
+                may_exist, value = self._database.key_may_exist(key, fetch=True)
+        except rocksdict.DbClosedError:
+            return NOT_CACHED  # it is being opened anew, on another thread
         if value is not None:
             found: bytes = value
             return found
@@ -104,9 +130,7 @@ class RocksEngine:
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Keys from *start* up to *end*."""
-        with _translated():
-            place = self._database.iter()
-        return _scan(place, start, end)
+        return self._new_view().scan(start, end)
 
     def commit(self, batch: Batch, *, sync: bool) -> None:
         """Do all that *batch* says."""
@@ -125,13 +149,43 @@ class RocksEngine:
 
     def view(self) -> AbstractContextManager[View]:
         """What is there now; given up with the last reference to it."""
-        return nullcontext(RocksView(self._database))
+        return nullcontext(self._new_view())
+
+    def _new_view(self) -> RocksView:
+        view = RocksView(self._database)
+        self._views.add(view)
+        return view
 
     def reopen(self) -> None:
-        """Drop the handle, which may raise once more, and open again (S8)."""
+        """Drop the handle, which may raise once more, and open again (S8). It ends all views.
+
+        Until there is room for that, the handle goes on reading; so does what takes its place if
+        the room is gone again.
+        """
+        self._check_room()
+        self._end_views()
         with suppress(Exception):
             self._database.close()
-        self._database = self._open()
+        try:
+            self._database = self._open()
+        except DiskFull:
+            self._database = self._open(read_only=True)
+            raise
+
+    def _end_views(self) -> None:
+        for view in list(self._views):
+            view.end()
+
+    def _check_room(self) -> None:
+        """RocksDB writes what is in its log to tables when it opens."""
+        logs_bytes = sum(path.stat().st_size for path in self._directory.glob("*.log"))
+        disk = os.statvfs(self._directory)
+        blocks = disk.f_bavail if os.geteuid() else disk.f_bfree
+        if blocks * disk.f_frsize < logs_bytes + RECOVERY_BYTES:
+            raise DiskFull(
+                f"the disk is full: {self._directory} needs "
+                f"{(logs_bytes + RECOVERY_BYTES) >> 20:,} MiB to go on"
+            )
 
     def size_bytes(self) -> int:
         """All files in the directory."""
@@ -149,17 +203,15 @@ class RocksEngine:
     def close(self) -> None:
         """Close it, and let others have the directory."""
         try:
+            self._end_views()
             with suppress(rocksdict.DbClosedError), _translated():
                 self._database.close()
         finally:
             self._lock.close()
 
-    def _open(self) -> Any:
-        access = (
-            rocksdict.AccessType.read_only()
-            if self._read_only
-            else rocksdict.AccessType.read_write()
-        )
+    def _open(self, read_only: bool = False) -> Any:
+        types = rocksdict.AccessType
+        access = types.read_only() if read_only else types.read_write()
         options = _options()
         # Given for the family too: else an existing one forgets its cache and its filters.
         families = {_FAMILY: options}
@@ -180,20 +232,6 @@ def _options() -> Any:
     options.set_max_total_wal_size(WAL_BYTES_MAX)
     options.set_keep_log_file_num(_LOG_FILES_KEPT)
     return options
-
-
-def _scan(place: Any, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Page through RocksDB's iterator, which ends where it meets damage, and then says so."""
-    with _translated():
-        place.seek(start)
-    while place.valid():
-        key: bytes = place.key()
-        if key >= end:
-            return
-        yield key, place.value()
-        place.next()
-    with _translated():
-        place.status()
 
 
 @contextmanager

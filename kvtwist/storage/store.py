@@ -47,7 +47,7 @@ class Store:
 
     :param reactor: for timers only.
     :param writer: commits; nobody else may.
-    :param reader: reads what is not in memory.
+    :param reader: reads what is not in memory; opens the engine anew.
     :param marks: raised after the commits that say so; `None` for a store that keeps nothing.
 
     :ivar condition: how it is.
@@ -183,7 +183,8 @@ class Store:
     def _reopen(self) -> None:
         self._retry = None
         self._committing = True
-        self._writer.do(self._opened_with_room).addBoth(self._reopened)
+        # The reader does it, so that nothing is read meanwhile; nor is anything written.
+        self._reader.do(self._opened_with_room).addBoth(self._reopened)
 
     def _opened_with_room(self) -> None:
         self._engine.reopen()

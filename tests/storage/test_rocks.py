@@ -12,8 +12,9 @@ from shutil import rmtree
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvtwist.errors import StorageError, StoreDamaged, StoreFailed, StoreLocked
-from kvtwist.storage.engine import Batch, Engine
+from kvtwist.errors import DiskFull, StorageError, StoreDamaged, StoreFailed, StoreLocked
+from kvtwist.storage import rocks
+from kvtwist.storage.engine import NOT_CACHED, Batch, Engine
 from kvtwist.storage.rocks import BLOCK_CACHE_BYTES, RocksEngine
 from tests.storage.contract import END, EngineContract, batch_of
 
@@ -127,6 +128,65 @@ class KeepingTests(Directories):
     def write_ahead_log(self, directory: Path) -> Path:
         (log,) = (path for path in directory.glob("*.log") if path.stat().st_size)
         return log
+
+
+class ReopeningTests(Directories):
+    """S8: what others have of a store that is opened anew."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.engine = self.opened(self.new_directory())
+        self.engine.commit(batch_of(("put", b"a", b"1"), ("put", b"b", b"2")), sync=True)
+
+    def test_a_view_does_not_keep_it_from_that(self) -> None:
+        """A snapshot that is being sent would cost the node its life."""
+        with self.engine.view() as view:
+            scans = [view.scan(b"", END), self.engine.scan(b"", END)]
+            for scan in scans:
+                next(scan)
+            self.engine.reopen()
+            for scan in scans:
+                self.assertRaises(StoreFailed, next, scan)
+            self.assertRaises(StoreFailed, view.get, b"a")
+        self.assertEqual(self.engine.get(b"a"), b"1")
+
+    def test_nor_from_being_closed(self) -> None:
+        """A restart in the same process follows at once."""
+        with self.engine.view():
+            self.engine.close()
+            directory = self.top / "store-1"
+            self.assertEqual(self.opened(directory).get(b"a"), b"1")
+
+    def test_while_there_is_no_room_it_is_read(self) -> None:
+        """S2: it is not closed before it can be opened again."""
+        self.patch(rocks, "RECOVERY_BYTES", 1 << 60)
+        self.assertRaises(DiskFull, self.engine.reopen)
+        self.assertEqual(self.engine.get(b"a"), b"1")
+        self.assertEqual(self.engine.get_cached(b"b"), b"2")
+        self.patch(rocks, "RECOVERY_BYTES", 0)
+        self.engine.reopen()
+        self.assertEqual(self.engine.get(b"a"), b"1")
+
+    def test_when_the_room_has_gone_again(self) -> None:
+        """S2: likewise, if others were quicker."""
+        opened = self.engine._open
+
+        def open_if_read_only(read_only: bool = False) -> object:
+            if not read_only:
+                raise DiskFull
+            return opened(read_only)
+
+        self.patch(self.engine, "_open", open_if_read_only)
+        self.assertRaises(DiskFull, self.engine.reopen)
+        self.assertEqual(self.engine.get(b"a"), b"1")
+        self.patch(self.engine, "_open", opened)
+        self.engine.reopen()
+        self.engine.commit(batch_of(("put", b"c", b"3")), sync=True)
+
+    def test_what_is_in_memory_is_not_told_while_it_is_closed(self) -> None:
+        """The reactor may ask at any time: it has to hear that it is not known, and no error."""
+        self.engine._database.close()
+        self.assertIs(self.engine.get_cached(b"a"), NOT_CACHED)
 
 
 class DirectoryTests(Directories):

@@ -203,12 +203,13 @@ class FailureTests(StoreCase):
         for lost in self.broken(DiskFull("full")):
             self.failureResultOf(lost)
         self.clock.advance(REOPEN_SECONDS)
-        self.writer.work()
+        self.reader.work()
         self.assertIs(self.store.condition, Condition.FULL)
         self.disk.trouble = None
         self.clock.advance(REOPEN_SECONDS)
-        self.writer.work()
+        self.reader.work()
         self.assertEqual((self.store.condition, told), (Condition.OPEN, ["again"]))
+        self.assertEqual(self.writer.jobs, [])
         done = self.store.write(put(b"later"))
         self.turn()
         self.writer.work()
@@ -220,7 +221,7 @@ class FailureTests(StoreCase):
             self.failureResultOf(lost)
         self.disk.trouble = StoreFailed("Input/output error")
         self.clock.advance(REOPEN_SECONDS)
-        self.writer.work()
+        self.reader.work()
         self.assertIs(self.store.condition, Condition.FAILED)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
