@@ -25,8 +25,9 @@ from kvtwist.core.raft.state import NOBODY, Asked, Dropped, Leading, Proposed, R
 def tick(state: State, leading: Leading) -> None:
     """One tick."""
     settings = state.settings
-    if state.write_ticks >= settings.election_timeout_ticks:
-        # Others can do better than a leader whose disk stalls (R8).
+    others = len(state.configuration.voters) > 1
+    if others and state.write_ticks >= settings.election_timeout_ticks:
+        # They can do better than a leader whose disk stalls (R8). One that is alone can be read.
         elections.become_follower(state, state.term, NOBODY)
         return
     state.elapsed_ticks += 1
