@@ -118,9 +118,12 @@ class RocksEngine:
 
     def get_cached(self, key: bytes) -> bytes | NotCached | None:
         """The value of *key*, if it is in memory, or certain not to exist."""
+        database = self._database
+        if database is None:
+            return NOT_CACHED
         try:
             with _translated():
-                may_exist, value = self._database.key_may_exist(key, fetch=True)
+                may_exist, value = database.key_may_exist(key, fetch=True)
         except rocksdict.DbClosedError:
             return NOT_CACHED  # it is being opened anew, on another thread
         if value is not None:
@@ -164,8 +167,11 @@ class RocksEngine:
         """
         self._check_room()
         self._end_views()
+        # A handle must not be met by `get_cached` while it is being closed.
+        closing, self._database = self._database, None
         with suppress(Exception):
-            self._database.close()
+            closing.close()
+        self._database = closing
         try:
             self._database = self._open()
         except DiskFull:

@@ -185,6 +185,18 @@ class ReopeningTests(Directories):
 
     def test_what_is_in_memory_is_not_told_while_it_is_closed(self) -> None:
         """The reactor may ask at any time: it has to hear that it is not known, and no error."""
+        told: list[object] = []
+        database, engine = self.engine._database, self.engine
+
+        class Closing:
+            def close(self) -> None:
+                told.append(engine.get_cached(b"a"))
+                database.close()
+
+        engine._database = Closing()
+        engine.reopen()
+        self.assertEqual(told, [NOT_CACHED])
+        self.assertEqual(engine.get(b"a"), b"1")
         self.engine._database.close()
         self.assertIs(self.engine.get_cached(b"a"), NOT_CACHED)
 
