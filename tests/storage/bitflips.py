@@ -13,6 +13,7 @@ the write-ahead log.
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,8 +41,13 @@ NAME, IDENTITY = "a", "1" * 32
 CHECKOUT = Path(__file__).resolve().parents[2]
 PER_PROCESS = 50
 DATA_WEIGHT = 8
+SECONDS_MAX = 20
 
 AT_OPEN, AT_READ, NO_EFFECT = "refused at open", "refused at a read", "without effect"
+EARLY = "no end of opening"
+"""The process died, or had to be killed, before anything was served: no error that could be told,
+and no wrong answer either."""
+
 WRONG, ODD, DIED = "WRONG ANSWER", "ANOTHER EXCEPTION", "THE PROCESS DIED"
 BAD = (WRONG, ODD, DIED)
 
@@ -183,6 +189,7 @@ def work(top: Path, seeds: range) -> None:
     engine.close()
     for seed in seeds:
         flip = draw(top, seed)
+        signal.alarm(SECONDS_MAX)  # ends the process, whatever it is in
         print(f"{seed}\tbegun", flush=True)
         try:
             for said in outcome(top, flip, expected):
@@ -210,8 +217,7 @@ def run(top: Path, count: int, first: int = 0) -> dict[Flip, str]:
         for seed, whats in said.items():
             last = whats[-1]
             if last in ("begun", "opened"):
-                when = "after" if last == "opened" else "before"
-                last = f"{DIED} with {done.returncode}, {when} anything was served"
+                last = f"{EARLY if last == 'begun' else DIED}: {done.returncode}"
             results[draw(top, seed)] = last
         assert said, f"nothing was done: {done.returncode}"
         following = max(said) + 1
@@ -220,7 +226,7 @@ def run(top: Path, count: int, first: int = 0) -> dict[Flip, str]:
 
 def table(results: dict[Flip, str]) -> str:
     """Files by outcome."""
-    kinds = (AT_OPEN, AT_READ, NO_EFFECT, *BAD)
+    kinds = (AT_OPEN, AT_READ, NO_EFFECT, EARLY, *BAD)
     counts: dict[str, Counter[str]] = {}
     for flip, what in results.items():
         name = f"{flip.store}: {_family(flip.file)}"
@@ -254,8 +260,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kvtwist-flips-") as top:
         results = run(Path(top), count, first)
     print(table(results))
-    for each in bad(results):
-        print(*each)
+    for flip, what in results.items():
+        if what.startswith((EARLY, *BAD)):
+            print(flip, what)
     sys.exit(1 if bad(results) else 0)
 
 
