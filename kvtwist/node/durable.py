@@ -31,7 +31,7 @@ from kvtwist.node.replica import Replica
 from kvtwist.node.replicas import Replicas
 from kvtwist.storage import logs
 from kvtwist.storage.directory import DataDirectory
-from kvtwist.storage.engine import Batch
+from kvtwist.storage.snapshots import remove_orphans
 from kvtwist.storage.states import StoredState, load_state, new_state
 from kvtwist.storage.store import Condition, Store
 from kvtwist.wire import commands
@@ -134,7 +134,7 @@ class DurablePartitions:
     # -- replicas -------------------------------------------------------------------------------
 
     def _begin(self, groups: list[int]) -> None:
-        batch = Batch()
+        batch = remove_orphans(self._directory.engine)
         for group in groups:
             logs.save_base(batch, group, Snapshot(0, 0, _ALONE))
             changes, _ = self._new_state(group).take_batch()

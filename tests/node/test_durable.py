@@ -25,7 +25,14 @@ from kvtwist.node.durable import group_of
 from kvtwist.node.replica import LOG_BYTES_MAX, LOG_ENTRIES_MAX
 from kvtwist.node.replicas import Replicas
 from kvtwist.service import Node
-from kvtwist.storage.layout import ENTRY, entry_key
+from kvtwist.storage.engine import Batch
+from kvtwist.storage.layout import (
+    ENTRY,
+    RECORD,
+    entry_key,
+    generation_prefix,
+    generation_range,
+)
 from tests.cluster import SimulatedCluster, ip_of
 from tests.storage.simulated import Platter, opener
 
@@ -166,6 +173,18 @@ class RestartTests(DurableCase):
                 found = self.get(key)
                 self.assertIn(found, (value.encode(), puts[key].encode()))
         self.assertGreater(len(answered), 10)
+
+    def test_what_a_crash_left_of_a_snapshot(self) -> None:
+        """A generation that is nobody's takes room for ever."""
+        self.put("k", "v")
+        platter, group = self.cluster.platters[1], group_of(0)
+        orphan = Batch()
+        orphan.put(generation_prefix(RECORD, group, 9) + b"left", b"behind")
+        self.cluster.crash(1)
+        platter.synced.commit(orphan, sync=True)
+        self.restart()
+        self.assertEqual(list(platter.synced.scan(*generation_range(RECORD, group, 9))), [])
+        self.assertEqual(self.get("k"), b"v")
 
     def test_versions_go_on(self) -> None:
         """A version that was seen before a restart never names another value after it."""
