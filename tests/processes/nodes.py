@@ -54,6 +54,7 @@ class Program:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=_environment(),
+                preexec_fn=_hear_interrupts,
             )
 
     @property
@@ -144,6 +145,11 @@ class Processes:
         for program in self._programs:
             program.kill()
         self._temporary.cleanup()
+
+
+def _hear_interrupts() -> None:
+    """As at a terminal: what a shell starts in the background inherits that SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _environment() -> dict[str, str]:
