@@ -82,6 +82,7 @@ class Ledger:
     :ivar leaders: by term.
     :ivar leader_logs: by term: the term of each entry of its log, from index 0 on.
     :ivar committed: every entry that somebody knew to be committed; at 0 nothing.
+    :ivar commit_terms: in which term each of them was committed.
     :ivar configurations: the committed ones, with their places.
     :ivar entries: by index and term, every entry that was in anybody's log.
     :ivar votes: by voter and term: whom for.
@@ -95,6 +96,7 @@ class Ledger:
         self.leaders: dict[int, int] = {}
         self.leader_logs: dict[int, list[int]] = {}
         self.committed: list[Entry] = [Entry(0, 0, EntryKind.NOOP)]
+        self.commit_terms = [0]
         self.configurations: list[tuple[int, Configuration]] = [(0, configuration)]
         self.entries: dict[tuple[int, int], Before] = {}
         self.votes: dict[tuple[int, int], int] = {}
@@ -116,9 +118,10 @@ class Ledger:
         """The one in force at a committed entry."""
         return next(each for place, each in reversed(self.configurations) if place <= index)
 
-    def commit(self, entry: Entry) -> None:
-        """The next entry is known to be committed."""
+    def commit(self, entry: Entry, term: int) -> None:
+        """The next entry is known to be committed: the leader of *term* has done it."""
         self.committed.append(entry)
+        self.commit_terms.append(term)
         if entry.kind is EntryKind.CONFIGURATION:
             self.configurations.append((entry.index, Configuration.decode(entry.data)))
 

@@ -79,7 +79,7 @@ class Member:
     :param tick_moments: between two ticks of its clock.
     :param send: carries a message.
     :ivar raft: ``None`` while it is down.
-    :ivar life: its present one; what belongs to another is stale.
+    :ivar life: its present one, 0 while it is down; what belongs to another is stale.
     :ivar is_paused: nothing reaches it; all of it comes at once when the pause ends.
     :ivar apply_moments: how long it takes to apply what it is handed.
     """
@@ -121,8 +121,9 @@ class Member:
     def _forget(self) -> None:
         """Be as a process is that has just begun."""
         self._backlog: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self.ticks = 0
         self._last_number = 0
-        self._unsynced: deque[int] = deque()
+        self._unsynced: deque[tuple[int, int]] = deque()
         self._to_apply: deque[Entry] = deque()
         self._is_applying = False
         self._installing: Snapshot | None = None
@@ -162,9 +163,14 @@ class Member:
     def crash(self) -> bool:
         """Be gone, and what the disk has not synced with it. Whether anything was lost."""
         assert self.raft is not None
-        self.raft = None
+        self.raft, self.life = None, 0
         self._forget()
         return self.disk.crash()
+
+    @property
+    def sync_ticks(self) -> int:
+        """For how many of its own ticks it has waited for its disk."""
+        return self.ticks - self._unsynced[0][1] if self._unsynced else 0
 
     def pause(self) -> None:
         """Stand still."""
@@ -196,6 +202,7 @@ class Member:
     def _ticked(self) -> None:
         if self._is_there(self._ticked):
             assert self.raft is not None
+            self.ticks += 1
             self.raft.tick()
             self._turn()
 
@@ -306,7 +313,7 @@ class Member:
             self._to_apply.clear()
             self._installing = ready.snapshot
         if ready.must_sync:
-            self._unsynced.append(ready.number)
+            self._unsynced.append((ready.number, self.ticks))
             self.disk.sync(partial(self._synced, self.life, ready.number))
         elif not self._unsynced:
             raft.persisted(ready.number)
@@ -319,10 +326,10 @@ class Member:
         elif self._is_there(self._synced, life, number, is_well):
             assert self.raft is not None
             self._watch.synced(self)
-            while self._unsynced and self._unsynced[0] <= number:
+            while self._unsynced and self._unsynced[0][0] <= number:
                 self._unsynced.popleft()
             # Those after it that need no sync are done with it.
-            self.raft.persisted(self._unsynced[0] - 1 if self._unsynced else self._last_number)
+            self.raft.persisted(self._unsynced[0][0] - 1 if self._unsynced else self._last_number)
             self._install()
             self._turn()
 

@@ -138,11 +138,11 @@ class Inspector:
         ledger = self.ledger
         ask(PLACES["Commit"], ledger, view, raft)
         for entry in raft.log.entries(ledger.commit_index + 1, raft.commit_index):
-            ledger.commit(entry)
+            ledger.commit(entry, raft.term)
             self._on_commit(entry)
             for leader, other in ledger.views.items():
                 their = other.member.raft
-                if their is not None and their.role is Role.LEADER and their.term > entry.term:
+                if their is not None and their.role is Role.LEADER and their.term > raft.term:
                     _has(leader, their, entry)
 
     def synced(self, member: Member) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvtwist.core.raft import EntryKind, Ready, Role
+from kvtwist.core.raft import Configuration, EntryKind, Ready, Role
 from tests.sim.invariants.registry import holds
 from tests.sim.ledger import Ledger, View
 
@@ -205,6 +205,25 @@ def one_change_at_a_time(ledger: Ledger, view: View, ready: Ready) -> str | None
         if raft.log.term_at(raft.commit_index) != raft.term:
             return f"{entry.index} before an entry of term {raft.term} is committed"
         pending = entry.index
+    return None
+
+
+@holds("Ready")
+def promoted_have_caught_up(ledger: Ledger, view: View, ready: Ready) -> str | None:
+    """A learner votes only once its log is close to the leader's (dissertation, 4.2.1; R10)."""
+    raft = view.member.raft
+    assert raft is not None
+    before = set(view.configurations[-1][1].voters)
+    for entry in ready.entries:
+        if raft.role is not Role.LEADER or entry.kind is not EntryKind.CONFIGURATION:
+            continue
+        for replica in Configuration.decode(entry.data).voters:
+            disk = ledger.disk(replica)
+            if replica in before or entry.term != raft.term or disk is None:
+                continue
+            lag = entry.index - 1 - disk.durable.last_index
+            if lag > view.member.settings.promotion_lag_entries_max:
+                return f"{replica} is {lag} entries behind and votes from {entry.index} on"
     return None
 
 

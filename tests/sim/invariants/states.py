@@ -26,7 +26,7 @@ def leader_completeness(ledger: Ledger, view: View, raft: Raft) -> str | None:
     if view.leading_term == raft.term:
         return None
     log, index = raft.log, ledger.commit_index
-    while index > log.compacted_index and ledger.committed[index].term >= raft.term:
+    while index > log.compacted_index and ledger.commit_terms[index] >= raft.term:
         index -= 1
     # By log matching, whoever has the last one has them all.
     if index > log.compacted_index and log.term_at(index) != ledger.committed[index].term:
@@ -53,6 +53,22 @@ def removed_leader_leaves(ledger: Ledger, view: View, raft: Raft) -> str | None:
     if raft.replica in log.configuration.voters or log.configuration_index > log.commit_index:
         return None
     return f"{raft.replica} still leads, but the voters are {log.configuration.voters}"
+
+
+@holds("Leader")
+def stalled_leader_leaves(ledger: Ledger, view: View, raft: Raft) -> str | None:
+    """A leader whose own disk stalls makes room for others (R8)."""
+    waited, limit = view.member.sync_ticks, view.member.settings.election_timeout_ticks
+    return f"{waited} ticks without its disk" if waited > limit else None
+
+
+@holds("Leader")
+def leadership_is_durable(ledger: Ledger, view: View, raft: Raft) -> str | None:
+    """A leader's own vote is one that it cannot take back (paper, 5.2; R1)."""
+    hard = view.member.disk.durable.hard_state
+    if view.leading_term == raft.term or (hard.term, hard.vote) == (raft.term, raft.replica):
+        return None
+    return f"the leader of term {raft.term} has {hard} on its disk"
 
 
 @holds("Candidate")
@@ -159,6 +175,8 @@ def match_is_durable(ledger: Ledger, view: View, raft: Raft) -> str | None:
             return f"of {replica}: {match} after {before}"
         view.match[replica] = match
         disk = ledger.disk(replica)
+        if disk is not None and disk.written.hard_state.term > raft.term:
+            continue  # it follows another leader by now
         if disk is None or not ledger.agrees(disk.durable, match, raft.term):
             return f"of {replica}: {match}, which it does not have"
     return None
