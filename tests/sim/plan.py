@@ -7,7 +7,7 @@ what is rare in life is common here (X3).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from kvtwist.core.raft import Settings
@@ -133,7 +133,12 @@ def _links(random: Random) -> Links:
 def draw(seed: int) -> Plan:
     """The run of *seed*."""
     random = Random(f"plan {seed}")
+    clock_error = random.choice((0.0, 0.02, 0.2))
+    faults = _some(random, FAULTS, 0.45)
     settings = _settings(random)
+    # A lease trusts clocks to run equally fast, and ticks not to come late (R6).
+    if settings.check_quorum and not clock_error and "pause" not in faults:
+        settings = replace(settings, lease_reads=random.random() < 0.5)
     # Without check_quorum a leader that hears nobody stays: only full health is promised then.
     heals = random.random() < 0.8 or not (settings.check_quorum and settings.pre_vote)
     return Plan(
@@ -143,16 +148,16 @@ def draw(seed: int) -> Plan:
         settings=settings,
         links=_links(random),
         disks=Disks(
-            sync_moments=random.choice((1, TICK // 4, TICK, 3 * TICK)),
+            sync_moments=random.choice((1, TICK // 4, TICK, 3 * TICK, 10 * TICK)),
             keeps_unsynced=random.choice((0.0, 0.5, 1.0)),
             keeps_state=random.random() < 0.7,
         ),
-        faults=_some(random, FAULTS, 0.45),
+        faults=faults,
         fault_ticks=random.choice((12, 25, 50)),
         operations=_some(random, OPERATIONS, 0.6),
         operation_ticks=random.choice((15, 30, 60)),
         heals=heals,
-        clock_error=random.choice((0.0, 0.02, 0.2)),
+        clock_error=clock_error,
         snapshot_entries=random.choice((8, 20, 40)),
         tail_entries=random.choice((0, 3, 10)),
         clients=random.randrange(2, 5),

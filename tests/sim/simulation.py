@@ -323,6 +323,7 @@ class Simulation:
         counts["events"] = self.schedule.done
         counts["ticks"] = self.schedule.now // TICK
         counts["committed entries"] = self.ledger.commit_index
+        counts["runs with leases"] = int(self.plan.settings.lease_reads)
         counts["leaders"] = len(self.ledger.leaders)
         counts["configurations"] = len(self.ledger.configurations) - 1
         counts["silences"] = sum(event.kind == "silent" for event in self.trace.events)

@@ -8,10 +8,9 @@ from kvtwist.core.raft import Ready
 from kvtwist.core.raft.raft import Raft
 from kvtwist.core.state.contents import Contents
 from kvtwist.core.state.sessions import Session, Sessions
-from tests.sim import member as member_module
-from tests.sim.disk import Image
+from tests.sim.disk import Image, Write
 from tests.sim.machine import Machine
-from tests.sim.member import Member
+from tests.sim.member import Lost, Member
 from tests.sim.mutants.planting import Patch, instead, mutant
 
 
@@ -22,7 +21,7 @@ def no_fsync(patch: Patch) -> None:
     def _persist(self: Member, raft: Raft, ready: Ready) -> None:
         self._last_number = ready.number
         if ready.hard_state or ready.snapshot or ready.entries:
-            write = member_module.Write(ready.hard_state, ready.snapshot, ready.entries)
+            write = Write(ready.hard_state, ready.snapshot, ready.entries)
             self.disk.write(write)
         if ready.snapshot is not None:
             self._to_apply.clear()
@@ -110,7 +109,7 @@ def answered_by_index_alone(patch: Patch) -> None:
     def _answer_proposal(self: Member, entry: Any, answer: Any) -> None:
         _, reply = self._proposals.pop(entry.index, (0, None))
         if reply is not None:
-            reply(answer if answer is not None else member_module.Lost.NOT_DONE)
+            reply(answer if answer is not None else Lost.NOT_DONE)
 
     patch.replace(Member, "_answer_proposal", instead(_answer_proposal))
 

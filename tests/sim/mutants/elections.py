@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from kvtwist.core.raft import elections, leader, quorum, raft
+import kvtwist.core.raft.raft as raft
+from kvtwist.core.raft import elections, leader, quorum, replication
 from kvtwist.core.raft.log import Log
 from kvtwist.core.raft.messages import (
     HardState,
     PreVoteRequest,
+    TimeoutNow,
+    VoteRequest,
     VoteResponse,
 )
 from kvtwist.core.raft.state import NOBODY, Leading, Role, State
@@ -34,12 +37,12 @@ def vote_not_persisted(patch: Patch) -> None:
     """A restart brings back the term, but not the vote."""
 
     def made(before: Any) -> Any:
-        def __init__(self: State, replica: int, settings: Any, restored: Any, *rest: Any) -> None:
+        def begin(self: State, replica: int, settings: Any, restored: Any, *rest: Any) -> None:
             hard = restored.hard_state
             forgotten = HardState(hard.term, NOBODY, hard.commit)
             before(self, replica, settings, replace(restored, hard_state=forgotten), *rest)
 
-        return __init__
+        return begin
 
     patch.replace(State, "__init__", made)
 
@@ -168,7 +171,7 @@ def no_noop_after_election(patch: Patch) -> None:
             uncommitted_bytes=sum(entry.size_bytes for entry in inherited),
             told_commit=log.commit_index,
         )
-        elections.replication.reconfigure(state, state.leading)
+        replication.reconfigure(state, state.leading)
 
     patch.replace(elections, "_become_leader", instead(_become_leader))
 
@@ -198,7 +201,7 @@ def transfer_to_a_lagging_follower(patch: Patch) -> None:
     def made(before: Any) -> Any:
         def hand_over(state: State, leading: Leading, replica: int) -> None:
             if leading.transfer_to == replica:
-                state.send(leader.TimeoutNow(state.replica, replica, state.term))
+                state.send(TimeoutNow(state.replica, replica, state.term))
 
         return hand_over
 
@@ -217,4 +220,4 @@ def same_chance_for_everybody(patch: Patch) -> None:
 
 
 def _replace_answer_vote(patch: Patch, answer_vote: Any) -> None:
-    patch.replace_item(raft._EVERYBODY, raft.VoteRequest, instead(answer_vote))
+    patch.replace_item(raft._IN_EVERY_ROLE, VoteRequest, instead(answer_vote))

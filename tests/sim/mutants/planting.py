@@ -28,6 +28,11 @@ class Patch:
         table[key] = made(before)
         self._undo.append(lambda: table.__setitem__(key, before))
 
+    @property
+    def is_planted(self) -> bool:
+        """Whether anything is replaced now."""
+        return bool(self._undo)
+
     def undo(self) -> None:
         """Have everything as it was."""
         while self._undo:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from kvtwist.core.raft import raft, reads, replication
-from kvtwist.core.raft.state import Leading, State
+from kvtwist.core.raft import ReadState, reads, replication
+from kvtwist.core.raft.raft import Raft
+from kvtwist.core.raft.state import Leading, Round, State
 from tests.sim.mutants.planting import Patch, instead, mutant
 
 
@@ -37,7 +38,7 @@ def read_confirmed_by_the_round_before(patch: Patch) -> None:
 
     def begin_round(state: State, leading: Leading) -> None:
         asked, leading.asked = tuple(leading.asked), []
-        leading.rounds.append(reads.Round(leading.round, state.log.commit_index, asked))
+        leading.rounds.append(Round(leading.round, state.log.commit_index, asked))
         reads.confirm_rounds(state, leading)
 
     patch.replace(reads, "begin_round", instead(begin_round))
@@ -59,7 +60,7 @@ def read_survives_the_term(patch: Patch) -> None:
             contexts = [asked.context for asked in leading.asked]
             contexts += [each.context for round in leading.rounds for each in round.reads]
             index = state.log.commit_index
-            state.reads.extend(reads.ReadState(each, index) for each in contexts if each)
+            state.reads.extend(ReadState(each, index) for each in contexts if each)
 
     patch.replace(reads, "give_up_all", instead(give_up_all))
 
@@ -87,4 +88,4 @@ def silence_too_soon(patch: Patch) -> None:
 @mutant
 def silent_leader_does_not_wake(patch: Patch) -> None:
     """A proposal to a silent leader does not set its clock going."""
-    patch.replace(raft.Raft, "_wake_to_act", instead(lambda self: None))
+    patch.replace(Raft, "_wake_to_act", instead(lambda self: None))

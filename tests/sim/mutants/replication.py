@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kvtwist.core.raft import follower, leader, quorum, raft, replication
+import kvtwist.core.raft.raft as raft
+from kvtwist.core.raft import follower, leader, quorum, replication
 from kvtwist.core.raft.configuration import Configuration
 from kvtwist.core.raft.log import Log
 from kvtwist.core.raft.messages import AppendRequest, Heartbeat, InstallSnapshot
@@ -206,7 +207,7 @@ def append_without_the_entry_before(patch: Patch) -> None:
 
         return on_append
 
-    patch.replace_item(raft._OTHERS[Role.FOLLOWER], AppendRequest, made)
+    patch.replace_item(raft._ACTS, (Role.FOLLOWER, AppendRequest), made)
 
 
 @mutant
@@ -346,4 +347,4 @@ def _replace_reached(patch: Patch, reached_in: Any) -> None:
 
 
 def _replace_follower(patch: Patch, kind: type, act: Any) -> None:
-    patch.replace_item(raft._OTHERS[Role.FOLLOWER], kind, instead(act))
+    patch.replace_item(raft._ACTS, (Role.FOLLOWER, kind), instead(act))

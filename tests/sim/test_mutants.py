@@ -1,0 +1,54 @@
+"""The simulator is not blind: planted bugs are found (X4)."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvtwist.core.raft.state import State
+from tests.sim.invariants import names
+from tests.sim.mutants import MUTANTS, planted
+from tests.sim.mutants.hunting import hunt
+from tests.sim.mutants.planting import Patch
+
+QUICK: dict[str, int] = {}
+"""Some that are found soon, and the seed that finds them; all: ``python -m tests.sim.mutants``."""
+
+
+class QuickTests(SynchronousTestCase):
+    """A handful, so that a simulator that sees nothing any more is noticed."""
+
+    def test_found(self) -> None:
+        """X4: each by one of a few seeds, from the one that found it when this was written."""
+        for name, first in QUICK.items():
+            found = hunt(name, range(first, first + 60), enough=1)
+            self.assertTrue(found.found, f"{name} was not found from seed {first} on")
+
+
+class PlantingTests(SynchronousTestCase):
+    """What is planted is taken out again: else all later tests would test a bug."""
+
+    def test_undone(self) -> None:
+        """Also when the run raises."""
+        before, during = State.send_when_voted, []
+
+        def run() -> None:
+            with planted("vote_before_sync"):
+                during.append(State.send_when_voted)
+                raise ZeroDivisionError
+
+        self.assertRaises(ZeroDivisionError, run)
+        self.assertIsNot(during[0], before)
+        self.assertIs(State.send_when_voted, before)
+
+    def test_every_one_can_be_planted(self) -> None:
+        """A bug whose place in the code has moved is no bug any more."""
+        for mutant in MUTANTS.values():
+            patch = Patch()
+            mutant.plant(patch)
+            self.assertTrue(patch.is_planted, mutant.name)
+            patch.undo()
+
+    def test_enough(self) -> None:
+        """At least 25 bugs, and 20 invariants to find them with."""
+        self.assertGreaterEqual(len(MUTANTS), 25)
+        self.assertGreaterEqual(len(names()), 20)
