@@ -34,6 +34,7 @@ MINIMUM_PER_RUN = {
     "fault: partition: ring": 0.05,
     "fault: partition: isolation": 0.05,
     "fault: partition: deafness": 0.05,
+    "fault: partition: deposition": 0.05,
     "message: lost": 10.0,
     "message: duplicated": 3.0,
     "message: late": 5.0,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from random import Random
 
 from tests.sim.member import Member
-from tests.sim.network import SHAPES, Network
+from tests.sim.network import SHAPES, Cut, Network, between
 from tests.sim.plan import Plan
 from tests.sim.schedule import TICK, Schedule
 from tests.sim.trace import Trace
@@ -66,7 +66,7 @@ class Nemesis:
     def _someone(self) -> Member | None:
         """A member that runs: often one that leads, for that is where it hurts."""
         members = [each for each in self._members() if each.is_up and not each.is_paused]
-        leaders = [each for each in members if each.raft and each.raft.leader == each.replica]
+        leaders = [each for each in members if each.is_leading]
         if leaders and self._random.random() < 0.3:
             members = leaders
         return self._random.choice(members) if members else None
@@ -154,10 +154,22 @@ class Nemesis:
         replicas = [each.replica for each in self._members()]
         if len(replicas) < 2:
             return
-        shape = self._random.choice(sorted(SHAPES))
+        shape = self._random.choice((*SHAPES, "deposition"))
         self._cuts += 1
-        self._network.cut = SHAPES[shape](replicas, self._random)
+        if shape == "deposition":
+            self._network.cut = self._deposition(replicas)
+        else:
+            self._network.cut = SHAPES[shape](replicas, self._random)
         self._note(f"partition: {shape}", 0, self._cuts, sorted(self._network.cut))
+
+    def _deposition(self, replicas: list[int]) -> Cut:
+        """Who leads is on the smaller side: it goes on for a while, and all of that is in vain."""
+        rest = list(replicas)
+        self._random.shuffle(rest)
+        leaders = [each.replica for each in self._members() if each.is_leading]
+        rest.sort(key=lambda replica: replica not in leaders)
+        at = self._random.randrange(1, (len(rest) + 1) // 2 + 1)
+        return between(rest[:at], rest[at:]) | between(rest[at:], rest[:at])
 
     def _mend(self, cut: int) -> None:
         if cut == self._cuts and not self._is_over:

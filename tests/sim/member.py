@@ -23,6 +23,7 @@ from kvtwist.core.raft import (
     Raft,
     ReadState,
     Ready,
+    Role,
     Settings,
     Snapshot,
 )
@@ -140,6 +141,11 @@ class Member:
     def is_up(self) -> bool:
         """Whether it runs; it may be paused."""
         return self.raft is not None
+
+    @property
+    def is_leading(self) -> bool:
+        """Whether it takes itself for the leader."""
+        return self.raft is not None and self.raft.role is Role.LEADER
 
     def start(self) -> None:
         """Begin, from what is on the disk."""

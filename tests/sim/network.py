@@ -20,7 +20,7 @@ Cut: TypeAlias = frozenset[tuple[int, int]]
 """Links as (from, to)."""
 
 
-def _between(some: Sequence[int], others: Sequence[int]) -> Cut:
+def between(some: Sequence[int], others: Sequence[int]) -> Cut:
     """All links from *some* to *others*, in this direction."""
     return frozenset((a, b) for a in some for b in others)
 
@@ -35,12 +35,12 @@ def _sides(replicas: Sequence[int], random: Random) -> tuple[list[int], list[int
 def full(replicas: Sequence[int], random: Random) -> Cut:
     """Two sides, and nothing between them."""
     some, others = _sides(replicas, random)
-    return _between(some, others) | _between(others, some)
+    return between(some, others) | between(others, some)
 
 
 def one_way(replicas: Sequence[int], random: Random) -> Cut:
     """Two sides, of which one does not hear the other."""
-    return _between(*_sides(replicas, random))
+    return between(*_sides(replicas, random))
 
 
 def bridge(replicas: Sequence[int], random: Random) -> Cut:
@@ -67,14 +67,14 @@ def isolation(replicas: Sequence[int], random: Random) -> Cut:
     """One member is alone."""
     alone = [random.choice(replicas)]
     rest = [each for each in replicas if each not in alone]
-    return _between(alone, rest) | _between(rest, alone)
+    return between(alone, rest) | between(rest, alone)
 
 
 def deafness(replicas: Sequence[int], random: Random) -> Cut:
     """One member hears nobody, or nobody hears it."""
     alone = [random.choice(replicas)]
     rest = [each for each in replicas if each not in alone]
-    return _between(alone, rest) if random.random() < 0.5 else _between(rest, alone)
+    return between(alone, rest) if random.random() < 0.5 else between(rest, alone)
 
 
 SHAPES: dict[str, Callable[[Sequence[int], Random], Cut]] = {

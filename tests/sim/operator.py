@@ -14,7 +14,6 @@ from kvtwist.core.raft import (
     Promote,
     Proposed,
     Remove,
-    Role,
 )
 from tests.sim.ledger import Ledger
 from tests.sim.member import Member
@@ -81,11 +80,7 @@ class Operator:
 
     def _leader(self) -> Member | None:
         """One who thinks that it leads."""
-        leaders = [
-            each
-            for each in self._members()
-            if each.raft is not None and each.raft.role is Role.LEADER and not each.is_paused
-        ]
+        leaders = [each for each in self._members() if each.is_leading and not each.is_paused]
         return self._random.choice(leaders) if leaders else None
 
     # -- membership ---------------------------------------------------------------------------
