@@ -10,10 +10,10 @@ INSTALLED := $(VENV)/installed
 # A benchmark is a script; what scripts share starts with an underscore.
 BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
-.PHONY: help run test check bench fuzz clean
+.PHONY: help run test check bench fuzz simulate clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 run: $(INSTALLED) ## start three nodes on loopback, ports 8001 to 8003; Ctrl-C ends them
 	$(BIN)/kvcli local 3
@@ -35,6 +35,11 @@ bench: $(INSTALLED) ## run every benchmark
 
 fuzz: $(INSTALLED) ## feed the wire with damaged bytes for ten minutes
 	$(BIN)/python -m tests.fuzz.wire
+
+# How many runs; one goes on where it was stopped when RESUME names a file.
+SEEDS ?= 1000
+simulate: $(INSTALLED) ## run SEEDS simulations of a Raft group, each with other faults
+	$(BIN)/python -m tests.sim --seeds 0:$(SEEDS) $(if $(RESUME),--resume $(RESUME))
 
 # The data of nodes started here (*.kvtwist/) stays: it is not ours to delete.
 clean: ## remove what the other targets made, the virtual environment too

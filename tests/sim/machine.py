@@ -14,7 +14,7 @@ from kvtwist.core.state.answers import (
     NotWritten,
     Written,
 )
-from kvtwist.core.state.commands import Expire, OpenSession, Write, encode
+from kvtwist.core.state.commands import Advance, Expire, OpenSession, Write, encode
 from kvtwist.core.state.contents import Contents
 from kvtwist.core.state.machine import StateMachine
 from kvtwist.core.state.operations import Delete, Increment, Operation, Put
@@ -32,7 +32,17 @@ from tests.linearizability.history import ABSENT, Kind
 TICK_MS = 100
 GENERATION = 1
 
-__all__ = ["Answer", "Machine", "Request", "Said", "expiry", "opening", "said", "writing"]
+__all__ = [
+    "Answer",
+    "Machine",
+    "Request",
+    "Said",
+    "expiry",
+    "opening",
+    "passing",
+    "said",
+    "writing",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +119,11 @@ def opening(stamp_ms: int, idle_ms: int) -> bytes:
 def expiry(stamp_ms: int, until_ms: int) -> bytes:
     """An entry that ends the sessions that are due."""
     return encode(Expire(stamp_ms, until_ms, 100))
+
+
+def passing(stamp_ms: int) -> bytes:
+    """An entry that does nothing but take a place in the log."""
+    return encode(Advance(stamp_ms))
 
 
 def writing(stamp_ms: int, request: Request, session: int, seq: int, mark: int) -> bytes:

@@ -174,6 +174,11 @@ class Member:
         return self.disk.crash()
 
     @property
+    def reads_open(self) -> int:
+        """How many reads have no answer yet, not even that they are lost."""
+        return len(self._reads)
+
+    @property
     def sync_ticks(self) -> int:
         """For how many of its own ticks it has waited for its disk."""
         return self.ticks - self._unsynced[0][1] if self._unsynced else 0

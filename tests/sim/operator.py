@@ -16,6 +16,7 @@ from kvtwist.core.raft import (
     Remove,
 )
 from tests.sim.ledger import Ledger
+from tests.sim.machine import passing
 from tests.sim.member import Member
 from tests.sim.network import Network
 from tests.sim.plan import Plan
@@ -136,6 +137,16 @@ class Operator:
         said = leader.transfer_leadership(to)
         self.counts["transfer " + ("dropped" if isinstance(said, Dropped) else "begun")] += 1
         self._trace.add("transfer", leader.replica, to, 0, said)
+
+    def _burst(self) -> None:
+        """Fill the log of somebody who takes itself for the leader; often in vain."""
+        leader = self._leader()
+        if leader is not None:
+            count = 1 + self._random.randrange(8)
+            self.counts["burst"] += count
+            self._trace.add("burst", leader.replica, count)
+            for _ in range(count):
+                leader.write(passing, lambda _: None)
 
     def _suspicion(self) -> None:
         """A false one."""

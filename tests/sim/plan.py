@@ -25,7 +25,7 @@ FAULTS = (
 )
 """What the `tests.sim.faults.Nemesis` may do."""
 
-OPERATIONS = ("membership", "transfer", "suspicion")
+OPERATIONS = ("membership", "transfer", "suspicion", "burst")
 """What the `tests.sim.operator.Operator` may do."""
 
 

@@ -288,10 +288,12 @@ class Simulation:
 
     def _all_become_the_same(self) -> None:
         """Whoever belongs to the group catches up, and ends with the same state."""
-        self._run_until(lambda: not self._laggards(), STILL_TICKS)
+        self._run_until(lambda: not self._laggards() and not self._reads_open(), STILL_TICKS)
         commit = self.ledger.commit_index
         wrong = f"{self._laggards()} have not applied {commit}"
         self._expect("everybody_catches_up", not self._laggards(), wrong)
+        wrong = f"{self._reads_open()} reads got no answer, not even that they are lost"
+        self._expect("every_read_ends", not self._reads_open(), wrong)
         states = {
             self._by_replica[replica].machine.digest()
             for replica in self.ledger.configuration.replicas
@@ -305,6 +307,9 @@ class Simulation:
             for replica in self.ledger.configuration.replicas
             if self._by_replica[replica].machine.applied < commit
         ]
+
+    def _reads_open(self) -> int:
+        return sum(member.reads_open for member in self._present())
 
     def _expect(self, invariant: str, holds: bool, wrong: str) -> None:
         if not holds:
