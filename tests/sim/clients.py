@@ -228,7 +228,8 @@ class Client:
         members = self._members()
         if not members:
             return None
-        if self._request is not None and self._request.kind is Kind.GET:
+        is_read = self._request is not None and self._request.kind is Kind.GET
+        if is_read and self._random.random() < 0.5:
             return self._random.choice(members)
         for member in members:
             if member.replica == self._known_leader:

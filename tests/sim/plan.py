@@ -13,6 +13,8 @@ from random import Random
 from kvtwist.core.raft import Settings
 from tests.sim.schedule import TICK
 
+SLOW_SYNC_MOMENTS = 12 * TICK
+
 FAULTS = (
     "crash",
     "power_cut",
@@ -51,12 +53,14 @@ class Disks:
     """How fast disks are.
 
     :ivar sync_moments: of a sync; drawn from 1 to here.
+    :ivar slow: share of members whose disk takes `SLOW_SYNC_MOMENTS` instead.
     :ivar keeps_unsynced: share of crashes after which a part of what was not synced is there.
     :ivar keeps_state: the state machine's data is on the disk; else it starts from its last
         snapshot each time.
     """
 
     sync_moments: int = TICK // 4
+    slow: float = 0.0
     keeps_unsynced: float = 0.5
     keeps_state: bool = True
 
@@ -148,7 +152,8 @@ def draw(seed: int) -> Plan:
         settings=settings,
         links=_links(random),
         disks=Disks(
-            sync_moments=random.choice((1, TICK // 4, TICK, 3 * TICK, 10 * TICK)),
+            sync_moments=random.choice((1, TICK // 4, TICK, 3 * TICK)),
+            slow=random.choice((0.0, 0.0, 0.3)),
             keeps_unsynced=random.choice((0.0, 0.5, 1.0)),
             keeps_state=random.random() < 0.7,
         ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from kvtwist.core.raft import Configuration, Entry, EntryKind, Message, Role
@@ -25,7 +25,7 @@ from tests.sim.machine import TICK_MS
 from tests.sim.member import Member
 from tests.sim.network import Network, has_connected_majority
 from tests.sim.operator import Operator
-from tests.sim.plan import Disks, Links, Plan, draw
+from tests.sim.plan import SLOW_SYNC_MOMENTS, Disks, Links, Plan, draw
 from tests.sim.schedule import TICK, Schedule
 from tests.sim.trace import Trace
 
@@ -97,12 +97,15 @@ class Simulation:
     def _make(self, configuration: Configuration) -> Member:
         replica, plan = len(self._by_replica) + 1, self.plan
         error = 1 + plan.clock_error * (2 * self.random.random() - 1)
+        disks = plan.disks
+        if self.random.random() < disks.slow:
+            disks = replace(disks, sync_moments=SLOW_SYNC_MOMENTS)
         member = Member(
             replica,
             self.schedule,
             self.random,
             plan.settings,
-            Disk(self.schedule, self.random, plan.disks, configuration),
+            Disk(self.schedule, self.random, disks, configuration),
             self.inspector,
             self._send,
             tick_moments=int(TICK * error),

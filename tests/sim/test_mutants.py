@@ -5,8 +5,9 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.core.raft.state import State
-from tests.sim.invariants import names
+from tests.sim.invariants import Violation, names
 from tests.sim.mutants import MUTANTS, planted
+from tests.sim.mutants.directed import DIRECTED
 from tests.sim.mutants.hunting import hunt
 from tests.sim.mutants.planting import Patch
 
@@ -22,6 +23,17 @@ class QuickTests(SynchronousTestCase):
         for name, first in QUICK.items():
             found = hunt(name, range(first, first + 60), enough=1)
             self.assertTrue(found.found, f"{name} was not found from seed {first} on")
+
+
+class DirectedTests(SynchronousTestCase):
+    """Situations that runs hardly ever come to."""
+
+    def test_found(self) -> None:
+        """R2, R12: with the bug there is a violation, and without it none."""
+        for name, situation in DIRECTED.items():
+            situation()
+            with planted(name):
+                self.assertRaises(Violation, situation)
 
 
 class PlantingTests(SynchronousTestCase):

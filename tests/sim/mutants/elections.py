@@ -129,9 +129,6 @@ def learner_votes_count(patch: Patch) -> None:
         return state.others
 
     def made(before: Any) -> Any:
-        return lambda voters, votes: before(tuple(sorted({*voters, *votes})), votes)
-
-    def made_small(before: Any) -> Any:
         def election(voters: Any, votes: Any) -> quorum.Election:
             granted = sum(votes.values())
             return quorum.Election.WON if granted > len(voters) // 2 else before(voters, votes)
@@ -139,7 +136,7 @@ def learner_votes_count(patch: Patch) -> None:
         return election
 
     patch.replace(elections, "_other_voters", instead(_other_voters))
-    patch.replace(elections, "election", made_small)
+    patch.replace(elections, "election", made)
 
 
 @mutant
@@ -206,17 +203,6 @@ def transfer_to_a_lagging_follower(patch: Patch) -> None:
         return hand_over
 
     patch.replace(leader, "_hand_over_if_close", made)
-
-
-@mutant
-def same_chance_for_everybody(patch: Patch) -> None:
-    """All election timeouts are the same, so that votes are split again and again."""
-
-    def restart(self: State) -> None:
-        self.elapsed_ticks = 0
-        self.timeout_ticks = self.settings.election_timeout_ticks
-
-    patch.replace(State, "restart_election_timer", instead(restart))
 
 
 def _replace_answer_vote(patch: Patch, answer_vote: Any) -> None:
