@@ -151,7 +151,7 @@ class Client:
     def begin_last(self, kind: Kind | None) -> None:
         """Ask for something of this kind, at once; ``None``: for a new session."""
         if kind is None:
-            self._has_sessions, self._session = True, 0
+            self._has_sessions, self._session, self._idle_ms = True, 0, 1 << 40
             self.begin(None)
         else:
             self.begin(Request(kind, b"k0", self.new_value() if kind is Kind.PUT else None))

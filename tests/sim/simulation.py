@@ -85,7 +85,7 @@ class Simulation:
         self._by_replica: dict[int, Member] = {}
         self._members: list[Member] = []
         for _ in founders:
-            self._make(self._founding)
+            self._make()
         common = (plan, self.schedule, self.random, self.trace, self.network)
         self.nemesis = Nemesis(*common, self._present)
         self.operator = Operator(*common, self.ledger, self._present, self._join)
@@ -94,7 +94,8 @@ class Simulation:
 
     # -- who is there -------------------------------------------------------------------------
 
-    def _make(self, configuration: Configuration) -> Member:
+    def _make(self) -> Member:
+        # Also of one who joins: it is the truth at index 0, and nobody's log has it.
         replica, plan = len(self._by_replica) + 1, self.plan
         error = 1 + plan.clock_error * (2 * self.random.random() - 1)
         disks = plan.disks
@@ -105,7 +106,7 @@ class Simulation:
             self.schedule,
             self.random,
             plan.settings,
-            Disk(self.schedule, self.random, disks, configuration),
+            Disk(self.schedule, self.random, disks, self._founding),
             self.inspector,
             self._send,
             tick_moments=int(TICK * error),
@@ -118,7 +119,7 @@ class Simulation:
         return member
 
     def _join(self) -> Member:
-        member = self._make(Configuration())
+        member = self._make()
         member.start()
         return member
 

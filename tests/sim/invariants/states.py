@@ -133,11 +133,9 @@ def configuration_follows_the_log(ledger: Ledger, view: View, raft: Raft) -> str
 @holds("Change")
 def voters_are_never_empty(ledger: Ledger, view: View, raft: Raft) -> str | None:
     """A group without voters can never change again."""
-    # One who joins knows of nobody until the log reaches it.
-    if raft.configuration.voters or not raft.log.last_index:
+    if raft.configuration.voters:
         return None
-    joins = len(view.configurations) == 1 and view.configurations[0][0] == 0
-    return None if joins else f"{raft.configuration} at {raft.log.configuration_index}"
+    return f"{raft.configuration} at {raft.log.configuration_index}"
 
 
 @holds("Commit")
