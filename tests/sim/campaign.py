@@ -49,7 +49,7 @@ MINIMUM_PER_RUN = {
     "seen: snapshot installed": 0.3,
     "seen: candidate": 1.5,
     "runs with a partial cut at the end": 0.05,
-    "silences": 0.2,
+    "silences": 0.1,
 }
 """What must have happened in a run, on average: less, and the batch has shown nothing (X1)."""
 

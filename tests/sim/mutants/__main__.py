@@ -27,7 +27,7 @@ def main() -> int:
     jobs = [(name, range(chosen.seeds), chosen.enough) for name in names]
     missed = 0
     with get_context("spawn").Pool(chosen.jobs) as pool:
-        for result in pool.imap(hunt_job, jobs):
+        for result in pool.imap_unordered(hunt_job, jobs):
             print(result, flush=True)
             missed += not result.found and not result.directed
     print(f"{len(jobs) - missed} of {len(jobs)} found")
