@@ -25,6 +25,7 @@ class View:
     :ivar handed_index: the last entry that it was given to apply, or has in a snapshot.
     :ivar configurations: those in its log, with their places; the first is where the log begins.
     :ivar match: in its present leadership, by replica.
+    :ivar has_sent_entries: as a leader, since it was last looked at.
     :ivar is_silent: as a leader, it was quiescent.
     """
 
@@ -49,6 +50,7 @@ class View:
         self.applied = member.machine.applied
         self.role = Role.FOLLOWER
         self.leading_term = 0
+        self.has_sent_entries = False
         self.is_silent = False
 
     def take_entries(self, entries: tuple[Entry, ...]) -> None:

@@ -335,7 +335,7 @@ class Simulation:
         counts["runs with leases"] = int(self.plan.settings.lease_reads)
         counts["leaders"] = len(self.ledger.leaders)
         counts["configurations"] = len(self.ledger.configurations) - 1
-        counts["silences"] = sum(event.kind == "silent" for event in self.trace.events)
+        counts["silences"] = sum(row[1] == "silent" for row in self.trace.events)
         counts["runs with a partial cut at the end"] = int(bool(self.network.cut))
         _add(counts, "message", self.network.counts)
         _add(counts, "fault", self.nemesis.counts)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from kvtwist.core.raft import Entry, Raft, Ready, Role, Snapshot
+from kvtwist.core.raft.messages import AppendRequest
 from tests.sim.invariants import applying, messages, readys, states
 from tests.sim.invariants.registry import PLACES, Violation, ask
 from tests.sim.ledger import Ledger, View
@@ -60,7 +61,8 @@ class Inspector:
             self._leads(view, raft)
         if raft.commit_index > ledger.commit_index:
             self._commits(view, raft)
-        ask(PLACES["Ready"], ledger, view, ready)
+        for part in readys.parts(ready):
+            ask(PLACES[part], ledger, view, ready)
         if ready.entries and raft.role is Role.LEADER:
             log = ledger.leader_logs[raft.term]
             log.extend(entry.term for entry in ready.entries if entry.index == len(log))
@@ -69,6 +71,8 @@ class Inspector:
             checks = PLACES.get(type(message).__name__)
             if checks is not None:
                 ask(checks, ledger, view, message)
+            if type(message) is AppendRequest:
+                view.has_sent_entries = True
         self._note(view, raft, ready)
 
     def _note(self, view: View, raft: Raft, ready: Ready) -> None:
@@ -96,7 +100,10 @@ class Inspector:
         if commit > ledger.commit_index:
             self._commits(view, raft)
         if role is Role.LEADER:
-            ask(PLACES["Leader"], ledger, view, raft)
+            # Most of what a leader does is heartbeats, with which nothing else changes.
+            if changed or view.has_sent_entries:
+                view.has_sent_entries = False
+                ask(PLACES["Leader"], ledger, view, raft)
             if raft.is_quiescent:
                 ask(PLACES["Quiescent"], ledger, view, raft)
                 if not view.is_silent:

@@ -1,10 +1,28 @@
-"""What a Ready must keep to; asked before anything of it is done."""
+"""What a Ready must keep to; asked before anything of it is done.
+
+What is about a part of it only is asked when there is that part: see `parts`.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from kvtwist.core.raft import Configuration, EntryKind, Ready, Role
 from tests.sim.invariants.registry import holds
 from tests.sim.ledger import Ledger, View
+
+
+def parts(ready: Ready) -> Iterator[str]:
+    """Where the invariants for what *ready* has are found."""
+    yield "Ready"
+    if ready.hard_state is not None:
+        yield "HardState"
+    if ready.entries:
+        yield "Entries"
+    if ready.committed:
+        yield "Committed"
+    if ready.reads or ready.reads_lost:
+        yield "Reads"
 
 
 @holds("Ready")
@@ -15,7 +33,7 @@ def numbers_go_up_by_one(ledger: Ledger, view: View, ready: Ready) -> str | None
     return None
 
 
-@holds("Ready")
+@holds("HardState")
 def term_never_falls(ledger: Ledger, view: View, ready: Ready) -> str | None:
     """Terms grow, and a vote is not taken back (paper, 5.1 and 5.2)."""
     new, old = ready.hard_state, view.member.disk.written.hard_state
@@ -28,7 +46,7 @@ def term_never_falls(ledger: Ledger, view: View, ready: Ready) -> str | None:
     return None
 
 
-@holds("Ready")
+@holds("HardState")
 def vote_is_for_a_complete_log(ledger: Ledger, view: View, ready: Ready) -> str | None:
     """A vote is for a log that is at least as up-to-date as the voter's own (paper, 5.4.1)."""
     raft, hard = view.member.raft, ready.hard_state
@@ -59,11 +77,9 @@ def what_must_last_is_synced(ledger: Ledger, view: View, ready: Ready) -> str | 
     return None
 
 
-@holds("Ready")
+@holds("Entries")
 def log_has_no_gaps(ledger: Ledger, view: View, ready: Ready) -> str | None:
     """Entries follow one another, and terms do not fall along a log (paper, 5.3)."""
-    if not ready.entries:
-        return None
     image = view.member.disk.written
     snapshot = ready.snapshot
     first = ready.entries[0].index
@@ -84,7 +100,7 @@ def log_has_no_gaps(ledger: Ledger, view: View, ready: Ready) -> str | None:
     return None if term <= raft.term else f"an entry of term {term} in term {raft.term}"
 
 
-@holds("Ready")
+@holds("Entries")
 def log_matching(ledger: Ledger, view: View, ready: Ready) -> str | None:
     """Two logs that have the same entry are the same up to there (figure 3: Log Matching)."""
     snapshot, image = ready.snapshot, view.member.disk.written
@@ -114,7 +130,7 @@ def leader_append_only(ledger: Ledger, view: View, ready: Ready) -> str | None:
     return None
 
 
-@holds("Ready")
+@holds("Entries")
 def committed_stays(ledger: Ledger, view: View, ready: Ready) -> str | None:
     """What was known to be committed is not cut off (paper, 5.3, 5.4; R12)."""
     if ready.entries and ready.snapshot is None and ready.entries[0].index <= view.commit:
@@ -139,7 +155,7 @@ def snapshot_is_ahead(ledger: Ledger, view: View, ready: Ready) -> str | None:
     return None
 
 
-@holds("Ready")
+@holds("Committed")
 def applied_in_order(ledger: Ledger, view: View, ready: Ready) -> str | None:
     """Entries are handed out once, in order, none left out (figure 2, "lastApplied")."""
     handed = view.handed_index if ready.snapshot is None else ready.snapshot.index
@@ -150,7 +166,7 @@ def applied_in_order(ledger: Ledger, view: View, ready: Ready) -> str | None:
     return None
 
 
-@holds("Ready")
+@holds("Committed")
 def applied_is_committed(ledger: Ledger, view: View, ready: Ready) -> str | None:
     """What is applied is committed, and the same everywhere (figure 3: State Machine Safety)."""
     raft = view.member.raft
@@ -163,7 +179,7 @@ def applied_is_committed(ledger: Ledger, view: View, ready: Ready) -> str | None
     return None
 
 
-@holds("Ready")
+@holds("Committed")
 def applied_is_durable(ledger: Ledger, view: View, ready: Ready) -> str | None:
     """Nothing is applied that the own disk might lose: it would be applied twice, or not there
     after a restart (DESIGN: a node never acts on state that is not on its disk)."""
@@ -174,7 +190,7 @@ def applied_is_durable(ledger: Ledger, view: View, ready: Ready) -> str | None:
     return None
 
 
-@holds("Ready")
+@holds("Reads")
 def read_is_fresh(ledger: Ledger, view: View, ready: Ready) -> str | None:
     """A read shows all that was committed before it was asked (dissertation, 6.4; R5)."""
     for read in ready.reads:
@@ -189,7 +205,7 @@ def read_is_fresh(ledger: Ledger, view: View, ready: Ready) -> str | None:
     return None
 
 
-@holds("Ready")
+@holds("Entries")
 def one_change_at_a_time(ledger: Ledger, view: View, ready: Ready) -> str | None:
     """No change before the last one, and an entry of the own term, are committed (R10)."""
     raft = view.member.raft
@@ -208,7 +224,7 @@ def one_change_at_a_time(ledger: Ledger, view: View, ready: Ready) -> str | None
     return None
 
 
-@holds("Ready")
+@holds("Entries")
 def promoted_have_caught_up(ledger: Ledger, view: View, ready: Ready) -> str | None:
     """A learner votes only once its log is close to the leader's (dissertation, 4.2.1; R10)."""
     raft = view.member.raft
