@@ -6,11 +6,12 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeAlias
 
 from tests.sim.simulation import Failure, run
 
@@ -97,7 +98,10 @@ class Batch:
         return cls(data["next_seed"], Counter(data["counts"]), failures, data["seconds"])
 
 
-def _run_chunk(seeds: range) -> tuple[range, Counter[str], dict[int, tuple[str, str]]]:
+_Result: TypeAlias = tuple[range, Counter[str], dict[int, tuple[str, str]]]
+
+
+def _run_chunk(seeds: range) -> _Result:
     counts: Counter[str] = Counter()
     failures: dict[int, tuple[str, str]] = {}
     for seed in seeds:
@@ -115,8 +119,12 @@ def run_all(batch: Batch, end_seed: int, jobs: int) -> Iterator[None]:
         for first in range(batch.next_seed, end_seed, CHUNK_SEEDS)
     ]
     began, before = time.monotonic(), batch.seconds
-    with get_context("spawn").Pool(jobs) as pool:
-        for seeds, counts, failures in pool.imap(_run_chunk, chunks):
+    with ExitStack() as stack:
+        results: Iterable[_Result] = map(_run_chunk, chunks)
+        if jobs > 1:
+            pool = stack.enter_context(get_context("spawn").Pool(jobs))
+            results = pool.imap(_run_chunk, chunks)
+        for seeds, counts, failures in results:
             batch.next_seed = seeds.stop
             batch.counts.update(counts)
             batch.failures.update(failures)
