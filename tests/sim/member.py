@@ -79,6 +79,8 @@ class Member:
 
     :param tick_moments: between two ticks of its clock.
     :param send: carries a message.
+    :param turn_moments: it gathers what comes in for so long, at most, before it acts.
+    :param snapshot_moments: how long it takes to make a snapshot for another member, at most.
     :ivar raft: ``None`` while it is down.
     :ivar life: its present one, 0 while it is down; what belongs to another is stale.
     :ivar is_paused: nothing reaches it; all of it comes at once when the pause ends.
@@ -96,6 +98,8 @@ class Member:
         send: Callable[[Message], None],
         *,
         tick_moments: int = TICK,
+        turn_moments: int = 0,
+        snapshot_moments: int = 0,
         keeps_state: bool = True,
         snapshot_entries: int = 20,
         tail_entries: int = 5,
@@ -114,6 +118,8 @@ class Member:
         self._random = random
         self._watch = watch
         self._send = send
+        self._turn_moments = turn_moments
+        self._snapshot_moments = snapshot_moments
         self._keeps_state = keeps_state
         self._snapshot_entries = snapshot_entries
         self._tail_entries = tail_entries
@@ -132,6 +138,7 @@ class Member:
         self._reads: dict[bytes, tuple[bytes, Reply]] = {}
         self._due: list[ReadState] = []
         self._contexts = 0
+        self._is_turn_due = False
         self._clock: LogClock | None = None
         self._clock_term = 0
 
@@ -172,6 +179,11 @@ class Member:
         self.raft, self.life = None, 0
         self._forget()
         return self.disk.crash()
+
+    @property
+    def gathers(self) -> bool:
+        """Whether more than one thing may have come in between two looks at it."""
+        return self._turn_moments > 0
 
     @property
     def reads_open(self) -> int:
@@ -293,7 +305,20 @@ class Member:
     # -- what comes out -----------------------------------------------------------------------
 
     def _turn(self) -> None:
-        """Do all that there is to be done."""
+        """Do all that there is to be done, now or together with what comes next."""
+        if not self._turn_moments:
+            self._act()
+        elif not self._is_turn_due:
+            self._is_turn_due = True
+            moments = self._random.randrange(self._turn_moments)
+            self._schedule.after(moments, self._act_later, self.life)
+
+    def _act_later(self, life: int) -> None:
+        if life == self.life and self._is_there(self._act_later, life):
+            self._is_turn_due = False
+            self._act()
+
+    def _act(self) -> None:
         raft, took = self.raft, False
         while raft is not None and raft.has_ready():
             took = True
@@ -309,11 +334,24 @@ class Member:
             for context in ready.reads_lost:
                 self._reads.pop(context)[1](Lost.NOT_DONE)
             for replica in ready.snapshots_wanted:
-                snapshot = self._snapshot(raft, self.machine.applied)
-                raft.send_snapshot(replica, snapshot)
+                self._make_snapshot(raft, replica)
             raft = self.raft
         if raft is not None:
             self._watch.stepped(self, took)
+
+    def _make_snapshot(self, raft: Raft, to: int) -> None:
+        snapshot = self._snapshot(raft, self.machine.applied)
+        if self._snapshot_moments:
+            moments = self._random.randrange(self._snapshot_moments)
+            self._schedule.after(moments, self._send_snapshot, self.life, to, snapshot)
+        else:
+            raft.send_snapshot(to, snapshot)
+
+    def _send_snapshot(self, life: int, to: int, snapshot: Snapshot) -> None:
+        if life == self.life and self._is_there(self._send_snapshot, life, to, snapshot):
+            assert self.raft is not None
+            self.raft.send_snapshot(to, snapshot)
+            self._turn()
 
     def _persist(self, raft: Raft, ready: Ready) -> None:
         self._last_number = ready.number

@@ -78,6 +78,8 @@ class Plan:
     :ivar heals: whether all partitions go at the end of the chaos; else only so much is healed that
         a majority is connected (R9).
     :ivar clock_error: how much faster or slower a member's clock may be.
+    :ivar turn_moments: a member gathers what comes in for so long, at most, before it acts.
+    :ivar snapshot_moments: how long it takes to make a snapshot for another member, at most.
     :ivar snapshot_entries: a member makes a snapshot after applying so many.
     :ivar tail_entries: so many entries are kept behind a snapshot (R14).
     :ivar clients: how many; each asks one thing at a time.
@@ -96,6 +98,8 @@ class Plan:
     operation_ticks: int = 40
     heals: bool = True
     clock_error: float = 0.0
+    turn_moments: int = 0
+    snapshot_moments: int = 0
     snapshot_entries: int = 20
     tail_entries: int = 5
     clients: int = 3
@@ -163,6 +167,8 @@ def draw(seed: int) -> Plan:
         operation_ticks=random.choice((15, 30, 60)),
         heals=heals,
         clock_error=clock_error,
+        turn_moments=random.choice((0, TICK // 10, TICK)),
+        snapshot_moments=random.choice((0, 6 * TICK)),
         snapshot_entries=random.choice((8, 20, 40)),
         tail_entries=random.choice((0, 3, 10)),
         clients=random.randrange(2, 5),

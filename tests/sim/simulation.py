@@ -110,6 +110,8 @@ class Simulation:
             self.inspector,
             self._send,
             tick_moments=int(TICK * error),
+            turn_moments=plan.turn_moments,
+            snapshot_moments=plan.snapshot_moments,
             keeps_state=plan.disks.keeps_state,
             snapshot_entries=plan.snapshot_entries,
             tail_entries=plan.tail_entries,

@@ -63,9 +63,12 @@ class Inspector:
             self._commits(view, raft)
         for part in readys.parts(ready):
             ask(PLACES[part], ledger, view, ready)
-        if ready.entries and raft.role is Role.LEADER:
-            log = ledger.leader_logs[raft.term]
-            log.extend(entry.term for entry in ready.entries if entry.index == len(log))
+        for entry in ready.entries:
+            if ledger.leaders.get(entry.term) == raft.replica:
+                # Perhaps it has stepped down meanwhile.
+                log = ledger.leader_logs.get(entry.term)
+                if log is not None and entry.index == len(log):
+                    log.append(entry.term)
         for message in ready.messages:
             ask(PLACES["Message"], ledger, view, message)
             checks = PLACES.get(type(message).__name__)
@@ -144,12 +147,13 @@ class Inspector:
         """It knows more to be committed than anybody did."""
         ledger = self.ledger
         ask(PLACES["Commit"], ledger, view, raft)
+        term = raft.log.term_at(raft.commit_index) or 0
         for entry in raft.log.entries(ledger.commit_index + 1, raft.commit_index):
-            ledger.commit(entry, raft.term)
+            ledger.commit(entry, term)
             self._on_commit(entry)
             for leader, other in ledger.views.items():
                 their = other.member.raft
-                if their is not None and their.role is Role.LEADER and their.term > raft.term:
+                if their is not None and their.role is Role.LEADER and their.term > term:
                     _has(leader, their, entry)
 
     def synced(self, member: Member) -> None:

@@ -98,17 +98,34 @@ def _log(view: View) -> str:
 @holds("AppendRequest")
 def leader_sends_its_own_log(ledger: Ledger, view: View, message: AppendRequest) -> str | None:
     """Entries come from the leader of the term, and are those of its log (figure 2)."""
-    if ledger.leaders.get(message.term) != message.sender:
-        return f"{message}: the leader is {ledger.leaders.get(message.term)}"
-    log = ledger.leader_logs[message.term]
+    raft, log = view.member.raft, ledger.leader_logs.get(message.term)
+    assert raft is not None
+    if log is None:
+        return None  # it was elected, and left for a later term, in one turn
     index, term = message.prev_index, message.prev_term
     if index >= len(log) or log[index] != term:
         return f"{message}: the entry before is another one"
     for entry in message.entries:
         index += 1
+        if index == len(log) and raft.term > message.term:
+            log.append(entry.term)  # likewise: it has left before its own disk was to have it
         if entry.index != index or index >= len(log) or log[index] != entry.term:
             return f"{message}: {entry} is not in the leader's log"
     return None
+
+
+@holds("AppendRequest")
+@holds("Heartbeat")
+@holds("InstallSnapshot")
+@holds("TimeoutNow")
+def one_leader_in_a_term(
+    ledger: Ledger,
+    view: View,
+    message: AppendRequest | Heartbeat | InstallSnapshot | TimeoutNow,
+) -> str | None:
+    """Whoever speaks as the leader of a term is the only one (figure 3: Election Safety)."""
+    leader = ledger.leaders.setdefault(message.term, message.sender)
+    return None if leader == message.sender else f"{message}: the leader is {leader}"
 
 
 @holds("AppendRequest")
@@ -122,8 +139,6 @@ def commit_told_is_committed(ledger: Ledger, view: View, message: AppendRequest)
 @holds("Heartbeat")
 def heartbeat_commits_what_matches(ledger: Ledger, view: View, message: Heartbeat) -> str | None:
     """A heartbeat commits nothing past what its receiver is known to have (figure 2, 5.3)."""
-    if ledger.leaders.get(message.term) != message.sender:
-        return f"{message}: the leader is {ledger.leaders.get(message.term)}"
     disk = ledger.disk(message.to)
     if message.commit == 0 or disk is None:
         return None

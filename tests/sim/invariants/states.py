@@ -142,23 +142,27 @@ def voters_are_never_empty(ledger: Ledger, view: View, raft: Raft) -> str | None
 def only_leaders_commit(ledger: Ledger, view: View, raft: Raft) -> str | None:
     """What nobody knew to be committed becomes so at a leader, by an entry of its term (R3)."""
     commit = raft.commit_index
-    if raft.role is not Role.LEADER and view.leading_term != raft.term:
+    # It may have committed that, and left for a later term, in one turn.
+    term = raft.term if raft.role is Role.LEADER else view.leading_term
+    if ledger.leaders.get(term) != raft.replica:
         return f"{raft.replica}, a {raft.role.value}, commits {commit}"
-    if raft.log.term_at(commit) != raft.term:
-        return f"{commit} of term {raft.log.term_at(commit)} is committed in term {raft.term}"
+    if raft.log.term_at(commit) != term:
+        return f"{commit} of term {raft.log.term_at(commit)} is committed in term {term}"
     return None
 
 
 @holds("Commit")
 def committed_is_on_a_majority_of_disks(ledger: Ledger, view: View, raft: Raft) -> str | None:
     """An entry is committed when a majority has it durably (figure 2, "Leaders"; R1)."""
-    commit, voters = raft.commit_index, raft.configuration.voters
-    (entry,) = raft.log.entries(commit, commit)
-    if raft.role is not Role.LEADER:
-        voters = view.configurations[-1][1].voters
-    held = holders(ledger, voters, entry)
-    if held > len(voters) // 2:
-        return None
+    (entry,) = raft.log.entries(raft.commit_index, raft.commit_index)
+    possible = [raft.configuration.voters]
+    if raft.role is not Role.LEADER or view.member.gathers:
+        # In the same turn it may have begun a change since, or left, and cut one off.
+        possible.append(view.configurations[-1][1].voters)
+    for voters in possible:
+        held = holders(ledger, voters, entry)
+        if held > len(voters) // 2:
+            return None
     return f"{entry} is on {held} disks of {voters}"
 
 
