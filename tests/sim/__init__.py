@@ -12,6 +12,7 @@ network    loses, repeats, delays, reorders; is cut
 disk       a journal with a cache that a crash empties
 machine    the state machine, as its clients see it
 member     a replica and its caller: a model of how to drive `kvtwist.core.raft`
+watch      what a member tells those around it
 faults     the nemesis
 operator   changes of the membership, transfers of leadership, the failure detector
 clients    who ask, and write down what they are told

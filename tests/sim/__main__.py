@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -70,6 +71,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--resume", type=Path, metavar="FILE", help="go on where FILE says")
     chosen = parser.parse_args()
+    # So that the pool takes its processes with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if chosen.seed is not None:
         return _one(chosen.seed, chosen.mutant, chosen.trace)
     first, end = chosen.seeds

@@ -16,11 +16,12 @@ from kvtwist.core.raft import Dropped
 from kvtwist.core.state.answers import SessionOpened, UnknownSession
 from tests.linearizability.history import Kind, Recorder
 from tests.sim.machine import Request, Said, opening, said, writing
-from tests.sim.member import Lost, Member
+from tests.sim.member import Member
 from tests.sim.network import Network
 from tests.sim.plan import Plan
 from tests.sim.schedule import TICK, Schedule
 from tests.sim.trace import Trace
+from tests.sim.watch import Lost
 
 DEADLINE_TICKS = 60
 ATTEMPT_TICKS = 12

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from enum import Enum
 from functools import partial
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 from kvtwist.core.raft import (
     Change,
@@ -24,63 +23,21 @@ from kvtwist.core.raft import (
     ReadState,
     Ready,
     Role,
-    Settings,
     Snapshot,
 )
 from kvtwist.core.state.logtime import LogClock
 from tests.sim.disk import Disk, Write
 from tests.sim.machine import TICK_MS, Answer, Machine
+from tests.sim.plan import Plan
 from tests.sim.schedule import TICK, Schedule
-
-Reply = Callable[[object], None]
-"""Is given an `Answer`, a `Said`, a `Dropped` (nothing was done), or a `Lost`."""
-
-
-class Lost(Enum):
-    """Why there is no answer."""
-
-    NOT_DONE = "another entry is in its place, or the read was not confirmed"
-    UNKNOWN = "a snapshot has taken its place"
-
-
-class Watch(Protocol):
-    """Who looks on: see `tests.sim.invariants`."""
-
-    def started(self, member: Member) -> None:
-        """It has started, perhaps again."""
-
-    def took(self, member: Member, ready: Ready) -> None:
-        """It has taken a Ready, and done nothing of it yet."""
-
-    def stepped(self, member: Member, took: bool) -> None:
-        """It has done everything that there was to be done; whether that was anything."""
-
-    def synced(self, member: Member) -> None:
-        """More of what it has written is durable."""
-
-    def applied(self, member: Member, entry: Entry, answer: Answer | None) -> None:
-        """Its state machine has applied an entry."""
-
-    def described(self, member: Member, snapshot: Snapshot) -> None:
-        """It has made a snapshot."""
-
-    def installed(self, member: Member, snapshot: Snapshot) -> None:
-        """It has taken over a snapshot."""
-
-    def asked(self, member: Member, context: bytes) -> None:
-        """A read has been asked for."""
-
-    def failed(self, member: Member) -> None:
-        """Its disk has failed, and so has the member."""
+from tests.sim.watch import Lost, Reply, Watch
 
 
 class Member:
     """A member.
 
-    :param tick_moments: between two ticks of its clock.
     :param send: carries a message.
-    :param turn_moments: it gathers what comes in for so long, at most, before it acts.
-    :param snapshot_moments: how long it takes to make a snapshot for another member, at most.
+    :param tick_moments: between two ticks of its clock.
     :ivar raft: ``None`` while it is down.
     :ivar life: its present one, 0 while it is down; what belongs to another is stale.
     :ivar is_paused: nothing reaches it; all of it comes at once when the pause ends.
@@ -92,21 +49,15 @@ class Member:
         replica: int,
         schedule: Schedule,
         random: Random,
-        settings: Settings,
+        plan: Plan,
         disk: Disk,
         watch: Watch,
         send: Callable[[Message], None],
-        *,
         tick_moments: int = TICK,
-        turn_moments: int = 0,
-        snapshot_moments: int = 0,
-        keeps_state: bool = True,
-        snapshot_entries: int = 20,
-        tail_entries: int = 5,
     ) -> None:
         self.replica = replica
         self.disk = disk
-        self.settings = settings
+        self.settings = plan.settings
         self.tick_moments = tick_moments
         self.raft: Raft | None = None
         self.machine = Machine()
@@ -116,13 +67,9 @@ class Member:
         self.apply_moments = 0
         self._schedule = schedule
         self._random = random
+        self._plan = plan
         self._watch = watch
         self._send = send
-        self._turn_moments = turn_moments
-        self._snapshot_moments = snapshot_moments
-        self._keeps_state = keeps_state
-        self._snapshot_entries = snapshot_entries
-        self._tail_entries = tail_entries
         self._forget()
 
     def _forget(self) -> None:
@@ -162,7 +109,7 @@ class Member:
         self._forget()
         image = self.disk.written
         self.machine = Machine.decode(image.state)
-        if self._keeps_state:
+        if self._plan.disks.keeps_state:
             # The state on the disk is what these entries have made of it.
             for entry in image.entries[image.state_index - image.compacted_index :]:
                 if entry.index <= image.applied:
@@ -183,7 +130,7 @@ class Member:
     @property
     def gathers(self) -> bool:
         """Whether more than one thing may have come in between two looks at it."""
-        return self._turn_moments > 0
+        return self._plan.turn_moments > 0
 
     @property
     def reads_open(self) -> int:
@@ -306,11 +253,11 @@ class Member:
 
     def _turn(self) -> None:
         """Do all that there is to be done, now or together with what comes next."""
-        if not self._turn_moments:
+        if not self._plan.turn_moments:
             self._act()
         elif not self._is_turn_due:
             self._is_turn_due = True
-            moments = self._random.randrange(self._turn_moments)
+            moments = self._random.randrange(self._plan.turn_moments)
             self._schedule.after(moments, self._act_later, self.life)
 
     def _act_later(self, life: int) -> None:
@@ -341,8 +288,8 @@ class Member:
 
     def _make_snapshot(self, raft: Raft, to: int) -> None:
         snapshot = self._snapshot(raft, self.machine.applied)
-        if self._snapshot_moments:
-            moments = self._random.randrange(self._snapshot_moments)
+        if self._plan.snapshot_moments:
+            moments = self._random.randrange(self._plan.snapshot_moments)
             self._schedule.after(moments, self._send_snapshot, self.life, to, snapshot)
         else:
             raft.send_snapshot(to, snapshot)
@@ -423,13 +370,16 @@ class Member:
         if self._clock is not None:
             self._clock.applied(self.machine.state.log_time_ms, self._now_seconds())
         self._answer_reads()
-        if applied - raft.log.compacted_index >= self._snapshot_entries + self._tail_entries:
+        if (
+            applied - raft.log.compacted_index
+            >= self._plan.snapshot_entries + self._plan.tail_entries
+        ):
             self._compact(raft, applied)
 
     def _compact(self, raft: Raft, applied: int) -> None:
         """Put the state on the disk, and drop what led to it, apart from a tail (R14)."""
         data = self._snapshot(raft, applied).data
-        index = applied - self._tail_entries
+        index = applied - self._plan.tail_entries
         self.disk.write(Write(compacted=raft.describe(index, data), applied=applied))
         raft.compact(index)
 

@@ -105,16 +105,11 @@ class Simulation:
             replica,
             self.schedule,
             self.random,
-            plan.settings,
+            plan,
             Disk(self.schedule, self.random, disks, self._founding),
             self.inspector,
             self._send,
-            tick_moments=int(TICK * error),
-            turn_moments=plan.turn_moments,
-            snapshot_moments=plan.snapshot_moments,
-            keeps_state=plan.disks.keeps_state,
-            snapshot_entries=plan.snapshot_entries,
-            tail_entries=plan.tail_entries,
+            int(TICK * error),
         )
         self._by_replica[replica] = member
         self._members.append(member)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from multiprocessing import get_context
 
@@ -23,6 +24,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", choices=sorted(MUTANTS), help="these")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     chosen = parser.parse_args()
+    # So that the pool takes its processes with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     names = chosen.only or sorted(MUTANTS)
     jobs = [(name, range(chosen.seeds), chosen.enough) for name in names]
     missed = 0

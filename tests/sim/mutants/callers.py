@@ -10,8 +10,9 @@ from kvtwist.core.state.contents import Contents
 from kvtwist.core.state.sessions import Session, Sessions
 from tests.sim.disk import Image, Write
 from tests.sim.machine import Machine
-from tests.sim.member import Lost, Member
+from tests.sim.member import Member
 from tests.sim.mutants.planting import Patch, instead, mutant
+from tests.sim.watch import Lost
 
 
 @mutant
