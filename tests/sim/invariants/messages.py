@@ -171,6 +171,10 @@ def heir_has_the_log(ledger: Ledger, view: View, message: TimeoutNow) -> str | N
         return None
     if message.to not in raft.configuration.voters:
         return f"{message}, who is no voter"
-    if not ledger.agrees(disk.durable, raft.last_index, message.term):
-        return f"{message}, who lacks {raft.last_index}"
+    # What was proposed after it, in the same turn, the heir need not have.
+    last_index = view.emitted_index if view.member.gathers else raft.last_index
+    if disk.written.hard_state.term > message.term:
+        return None  # it stands for election already
+    if not ledger.agrees(disk.durable, last_index, message.term):
+        return f"{message}, who lacks {last_index}"
     return None
