@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -14,22 +15,26 @@ from tests.sim.campaign import MINIMUM_PER_RUN, Batch, campaign, summary, too_li
 class CampaignTests(SynchronousTestCase):
     """Many runs."""
 
+    def setUp(self) -> None:
+        """Have a place for a file."""
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name) / "campaign.json"
+
     def test_resumed(self) -> None:
         """One that was stopped and goes on has the same figures as one that was not: else a
         failure of the first part would be forgotten."""
-        path = Path(self.mktemp())
         whole = campaign(0, 8, 1, None, StringIO())
-        campaign(0, 4, 1, path, StringIO())
-        self.assertEqual(Batch.load(path).next_seed, 4)
-        resumed = campaign(0, 8, 1, path, StringIO())
+        campaign(0, 4, 1, self.path, StringIO())
+        self.assertEqual(Batch.load(self.path).next_seed, 4)
+        resumed = campaign(0, 8, 1, self.path, StringIO())
         self.assertEqual(resumed.counts, whole.counts)
         self.assertEqual(resumed.counts["runs"], 8)
 
     def test_failures_are_kept(self) -> None:
         """And shown, with what runs them again."""
-        path = Path(self.mktemp())
-        Batch(7, Counter(runs=6), {3: ("log_matching", "log_matching: no")}).save(path)
-        text = summary(Batch.load(path))
+        Batch(7, Counter(runs=6), {3: ("log_matching", "log_matching: no")}).save(self.path)
+        text = summary(Batch.load(self.path))
         self.assertIn("FAILED seed 3: log_matching: no", text)
         self.assertIn("python -m tests.sim --seed 3 --trace", text)
 
