@@ -215,9 +215,7 @@ class Simulation:
             self._cut_off_a_minority()
         self.trace.add("recovery", 0, 0, 0, sorted(self.network.cut))
         timeout_ticks = self.plan.settings.election_timeout_ticks
-        # Without pre-vote, one who cannot win may keep back the one who can, for a while.
-        patience = 1 if self.plan.settings.pre_vote else 3
-        ticks = patience * RECOVERY_ELECTION_TIMEOUTS * timeout_ticks
+        ticks = RECOVERY_ELECTION_TIMEOUTS * timeout_ticks
         elected = self._run_until(self._is_led, ticks)
         self._expect("a_majority_elects", elected, f"nobody leads after {ticks} ticks")
 
