@@ -9,7 +9,7 @@ from kvtwist.core.raft import follower, leader, quorum, replication
 from kvtwist.core.raft.configuration import Configuration
 from kvtwist.core.raft.log import Log
 from kvtwist.core.raft.messages import AppendRequest, Heartbeat, InstallSnapshot
-from kvtwist.core.raft.progress import Progress, Sending
+from kvtwist.core.raft.progress import Progress
 from kvtwist.core.raft.quorum import reached_by_majority
 from kvtwist.core.raft.state import Leading, Role, State
 from tests.sim.mutants.planting import Patch, instead, mutant
@@ -259,11 +259,7 @@ def rejection_ignored(patch: Patch) -> None:
 @mutant
 def unbounded_inflight(patch: Patch) -> None:
     """Nothing bounds what is under way to a follower (R16)."""
-
-    def made(before: Any) -> Any:
-        return property(lambda self: self.sending is Sending.REPLICATE or before.fget(self))
-
-    patch.replace(Progress, "may_send", made)
+    patch.replace(Progress, "is_full", instead(property(lambda self: False)))
 
 
 @mutant
