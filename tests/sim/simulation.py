@@ -16,6 +16,7 @@ from kvtwist.core.raft import Configuration, Entry, EntryKind, Message, Role
 from kvtwist.core.raft.messages import InstallSnapshot
 from tests.linearizability.history import Kind, Operation, Recorder
 from tests.linearizability.judge import assert_linearizable
+from tests.linearizability.revisions import check_revisions
 from tests.sim.clients import DEADLINE_TICKS, Client, End
 from tests.sim.disk import Disk
 from tests.sim.faults import Nemesis
@@ -281,6 +282,8 @@ class Simulation:
             assert_linearizable(self.history)
         except AssertionError as error:
             self._expect("linearizability", False, str(error))
+        clashes = check_revisions(self.history, partition_of=lambda key: 0)
+        self._expect("versions_grow_from_key_to_key", not clashes, f"{clashes}")
 
     def _disks_have_what_is_committed(self) -> None:
         """Whatever was ever committed is on a majority of disks now (figure 3)."""
