@@ -247,10 +247,10 @@ class Simulation:
             return False
         leader = max(leaders, key=lambda each: each.term)
         voters = leader.configuration.voters
-        # Without pre-vote, whoever is in a later term ends this one as soon as it is heard.
-        if any(each.term > leader.term for each in rafts if each.replica in voters):
-            return False
         me, cut = leader.replica, self.network.cut
+        # Whoever is in a later term ends this one, if only by its answers; unless it is cut off.
+        if not cut and any(each.term > leader.term for each in rafts if each.replica in voters):
+            return False
         near = [each for each in voters if (me, each) not in cut and (each, me) not in cut]
         return len(near) > len(voters) // 2
 
