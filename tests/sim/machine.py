@@ -14,7 +14,7 @@ from kvtwist.core.state.answers import (
     NotWritten,
     Written,
 )
-from kvtwist.core.state.commands import Advance, Expire, OpenSession, Write, encode
+from kvtwist.core.state.commands import Advance, OpenSession, Write, encode
 from kvtwist.core.state.contents import Contents
 from kvtwist.core.state.machine import StateMachine
 from kvtwist.core.state.operations import Delete, Increment, Operation, Put
@@ -114,11 +114,6 @@ class Machine:
 def opening(stamp_ms: int, idle_ms: int) -> bytes:
     """An entry that opens a session."""
     return encode(OpenSession(stamp_ms, GENERATION, idle_ms))
-
-
-def expiry(stamp_ms: int, until_ms: int) -> bytes:
-    """An entry that ends the sessions that are due."""
-    return encode(Expire(stamp_ms, until_ms, 100))
 
 
 def passing(stamp_ms: int) -> bytes:
