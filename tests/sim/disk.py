@@ -146,7 +146,6 @@ class Disk:
         self.life = 0
         self.stall_moments = 0
         self.fails = False
-        self.syncs = 0
 
     def be(self, disks: Disks) -> None:
         """Be as fast, and as reliable, as *disks* say from now on."""
@@ -177,7 +176,6 @@ class Disk:
     def _end(self, life: int, writes: int, waiting: list[Callable[[bool], None]]) -> None:
         if life != self.life:
             return  # its owner has crashed meanwhile
-        self.syncs += 1
         self._is_syncing = False
         fails, self.fails = self.fails, False
         if not fails:

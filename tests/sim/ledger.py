@@ -5,8 +5,6 @@ The ledger only remembers. What must hold is in `tests.sim.invariants`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from kvtwist.core.raft import Configuration, Entry, EntryKind, Role
 from tests.sim.disk import Disk, Image
 from tests.sim.machine import Answer
@@ -142,7 +140,7 @@ class Ledger:
         return held == log[index]
 
 
-def holders(ledger: Ledger, voters: Mapping[int, object] | tuple[int, ...], entry: Entry) -> int:
+def holders(ledger: Ledger, voters: tuple[int, ...], entry: Entry) -> int:
     """On how many of the voters' disks *entry* is certain to survive."""
     count = 0
     for voter in voters:

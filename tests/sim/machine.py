@@ -37,7 +37,6 @@ __all__ = [
     "Machine",
     "Request",
     "Said",
-    "expiry",
     "opening",
     "passing",
     "said",

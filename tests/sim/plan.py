@@ -84,6 +84,7 @@ class Plan:
     :ivar tail_entries: so many entries are kept behind a snapshot (R14).
     :ivar clients: how many; each asks one thing at a time.
     :ivar think_ticks: a client's pause between two requests, at most.
+    :ivar keys: how many there are.
     """
 
     seed: int
