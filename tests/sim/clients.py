@@ -83,6 +83,7 @@ class Client:
         self._session = 0
         self._seq = 0
         self._known_leader = 0
+        self._silent = 0
         self._versions: dict[bytes, int] = {}
         self._number = 0
         self._request: Request | None = None
@@ -201,6 +202,7 @@ class Client:
         number, attempt = self._number, self._attempt
         self._schedule.after(ATTEMPT_TICKS * TICK, self._try_again, number, attempt)
         member = self._choose()
+        self._silent = member.replica if member is not None else 0
         if member is not None and not self._is_lost():
             # It arrives even if the client has given up meanwhile.
             ask = self._question(number, attempt)
@@ -227,6 +229,9 @@ class Client:
 
     def _choose(self) -> Member | None:
         members = self._members()
+        if self.rests and len(members) > 1:
+            # In the last round there must be an answer: do not wait for the same silent one again.
+            members = [each for each in members if each.replica != self._silent]
         if not members:
             return None
         is_read = self._request is not None and self._request.kind is Kind.GET
