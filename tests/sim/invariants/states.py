@@ -57,7 +57,10 @@ def removed_leader_leaves(ledger: Ledger, view: View, raft: Raft) -> str | None:
 
 @holds("Leader")
 def stalled_leader_leaves(ledger: Ledger, view: View, raft: Raft) -> str | None:
-    """A leader whose own disk stalls makes room for others (R8)."""
+    """A leader whose own disk stalls makes room for others, if there are any (R8)."""
+    log = raft.log
+    if 1 in (len(log.configuration.voters), len(log.configuration_at(log.commit_index).voters)):
+        return None
     waited, limit = view.member.sync_ticks, view.member.settings.election_timeout_ticks
     return f"{waited} ticks without its disk" if waited > limit else None
 
