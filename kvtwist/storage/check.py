@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
+from typing import TypeAlias
 
 from kvtwist.core.raft import Configuration, EntryKind, HardState
 from kvtwist.core.state.commands import decode
@@ -35,6 +36,8 @@ from kvtwist.storage.rocks import RocksEngine
 
 PROBLEMS_MAX = 20
 """So many are told; all are counted."""
+WATCH_KEYS = 4096
+"""Whoever watches is told each time that so many keys have been read."""
 
 _TIME_BYTES = 9
 _LAST = b"\xff"
@@ -114,12 +117,14 @@ class Group:
 class Report:
     """What a check has found.
 
+    :ivar read_bytes: keys, and what stands under them, checksums included.
     :ivar problems: the first of them.
     :ivar problem_count: all of them.
     :ivar is_whole: whether everything could be read. Else what fits what was not looked into.
     """
 
     keys: int = 0
+    read_bytes: int = 0
     groups: dict[int, Group] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     problem_count: int = 0
@@ -132,7 +137,11 @@ class Report:
             self.problems.append(Problem(kind, group, str(what)))
 
 
-def check(directory: Path) -> Report:
+Watch: TypeAlias = Callable[[Report], None]
+"""Is shown how far a check is."""
+
+
+def check(directory: Path, watch: Watch = lambda _: None) -> Report:
     """Check a node's data directory.
 
     :raises StoreLocked: when a node runs on it.
@@ -148,7 +157,7 @@ def check(directory: Path) -> Report:
     try:
         format_problem = _format_problem(engine, directory)
         with engine.view() as view:
-            report = check_view(view)
+            report = check_view(view, watch)
         if format_problem is not None:
             report.add("format", None, format_problem)
         _check_directory(report, engine, directory)
@@ -157,13 +166,16 @@ def check(directory: Path) -> Report:
         engine.close()
 
 
-def check_view(view: View) -> Report:
+def check_view(view: View, watch: Watch = lambda _: None) -> Report:
     """Check all but what stands beside the store."""
     report = Report()
     walk = _Walk(report)
     for key, frame in _pairs(view, report):
         report.keys += 1
+        report.read_bytes += len(key) + len(frame)
         walk.visit(key, frame)
+        if report.keys % WATCH_KEYS == 0:
+            watch(report)
     if report.is_whole:
         for number, group in sorted(report.groups.items()):
             if number not in walk.broken:
