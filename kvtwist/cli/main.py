@@ -253,6 +253,29 @@ def check(session: Session, directory: Path) -> None:
 
 
 @cli.command()
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--force", is_flag=True, help="Overwrite FILE if it is there.")
+@_json_too
+@click.pass_obj
+def backup(session: Session, file: Path, force: bool) -> None:
+    """Write all data of the running cluster into FILE.
+
+    Each partition is copied as it was at one moment, which is after every write to it that was
+    acknowledged when its turn came; the moments of different partitions differ. So keys that share
+    a tag are consistent with each other, others need not be: nothing stops while this runs.
+
+    FILE has checksums of everything, and appears only when it is complete and on the disk. All
+    nodes have to be up. A cluster in memory (--memory) is refused.
+
+    Exits with 3, and leaves no file, if a partition cannot be read; with 74 if FILE cannot be
+    written.
+    """
+    from kvtwist.cli.backup import run_backup
+
+    run_backup(session.peers, session.timeout_seconds, session.printer, file, force)
+
+
+@cli.command()
 @click.option(
     "--workload",
     type=click.Choice(["put", "get", "mixed"]),

@@ -82,6 +82,7 @@ class Client:
             reactor, self._links, self._owners, seconds, chance, timeout_seconds
         )
         self._again = self._attempts.again
+        self._timeout_seconds = timeout_seconds
         # Who has no time at all goes the ordinary way, which says so.
         has_time = timeout_seconds > 0
         self._frequent_connection = self._owners.frequent_connection if has_time else _no_connection
@@ -168,6 +169,15 @@ class Client:
         where = address if isinstance(address, Address) else parse_address(address)
         return Deferred.fromCoroutine(self._status(where))
 
+    def ask(
+        self, address: Address, command: type[amp.Command], arguments: Values
+    ) -> Deferred[Values]:
+        """The answer to a command that changes nothing, of the node at *address* and no other.
+
+        It is sent once.
+        """
+        return Deferred.fromCoroutine(self._ask(address, command, arguments, self._timeout_seconds))
+
     def close(self) -> Deferred[None]:
         """Hang up. Requests under way end as their nature demands: not done, or unknown."""
         return self._links.stop()
@@ -215,10 +225,15 @@ class Client:
         return many.outcome()
 
     async def _status(self, address: Address) -> Values:
+        return await self._ask(address, commands.Status, {}, ATTEMPT_SECONDS)
+
+    async def _ask(
+        self, address: Address, command: type[amp.Command], arguments: Values, seconds: float
+    ) -> Values:
         link = self._links.to(address)
-        await link.when_settled(ATTEMPT_SECONDS)
+        await link.when_settled(min(seconds, ATTEMPT_SECONDS))
         try:
-            return await link.call(commands.Status, {}, ATTEMPT_SECONDS)
+            return await link.call(command, arguments, seconds)
         except OutcomeUnknown as error:
             raise Unavailable(f"{address}: {error}", waiting_for=[str(address)]) from error
 

@@ -27,6 +27,7 @@ from kvtwist.core.state.outcomes import Changed, Mismatch
 from kvtwist.core.state.records import Record
 from kvtwist.core.topology import Topology
 from kvtwist.errors import DiskFull, KvtwistError, NodeFault, Unavailable
+from kvtwist.node.outgoing import Outgoing, opened
 from kvtwist.node.replica import Replica
 from kvtwist.node.replicas import Replicas
 from kvtwist.storage import logs
@@ -130,6 +131,21 @@ class DurablePartitions:
             return Write(stamp_ms, FIRST_GENERATION, NO_SESSION, 0, 0, (operation,))
 
         return replica.propose(stamped).addCallback(_ANSWERS[command])
+
+    def outgoing(self, number: int) -> Deferred[Outgoing]:
+        """All of a partition at one moment, after all that was answered before."""
+        group = group_of(number)
+        try:
+            replica = self._replicas.replica(group)
+        except KeyError:
+            raise Unavailable(f"{self._name} cannot serve: {self._store.trouble}") from None
+        if self._store.condition is not Condition.OPEN:
+            raise DiskFull(f"{self._name} cannot be backed up: {self._store.trouble}")
+        return replica.settled().addCallback(lambda _: opened(self._store, group))
+
+    def on_full(self, notify: Callable[[], None]) -> None:
+        """Have *notify* called when the disk is full."""
+        self._store.on_full(notify)
 
     # -- replicas -------------------------------------------------------------------------------
 

@@ -39,6 +39,9 @@ class Limits:
         "Bytes held for all connections: unfinished boxes, requests, answers. "
         "0: 256 MiB, or four of the largest boxes.",
     )
+    backups_max: int = _setting(
+        4, "Partitions read for backups at once; each pins room on the disk."
+    )
     idle_seconds_max: int = _setting(600, "How long a connection may be silent.")
     box_bytes_per_second_min: int = _setting(1024, "How fast a box that has begun must go on.")
     connections_max: int = _setting(4096, "Connections in all.")

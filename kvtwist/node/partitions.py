@@ -13,7 +13,8 @@ from twisted.protocols import amp
 
 from kvtwist.core.partition import Conditional, Partition, Record
 from kvtwist.core.topology import Topology
-from kvtwist.errors import KvtwistError
+from kvtwist.errors import KvtwistError, Refused
+from kvtwist.node.outgoing import Outgoing
 from kvtwist.wire import commands
 from kvtwist.wire.connection import Arguments
 
@@ -38,6 +39,12 @@ class Partitions(Protocol):
 
     def applied(self, number: int) -> int:
         """How far partition *number*, which has been used, is applied."""
+
+    def outgoing(self, number: int) -> Deferred[Outgoing]:
+        """All of partition *number* at one moment, after all that was answered before."""
+
+    def on_full(self, notify: Callable[[], None]) -> None:
+        """Have *notify* called when the disk is full: what was `outgoing` has to be closed."""
 
 
 class MemoryPartitions:
@@ -65,6 +72,13 @@ class MemoryPartitions:
     def applied(self, number: int) -> int:
         """How often the partition, which has been used, was changed."""
         return self._partitions[number].revision
+
+    def outgoing(self, number: int) -> Deferred[Outgoing]:
+        """Nothing: its records have no log that says how far a copy is."""
+        raise Refused("a cluster in memory is not backed up: it keeps nothing that could go back")
+
+    def on_full(self, notify: Callable[[], None]) -> None:
+        """Nothing to do."""
 
     def apply(self, number: int, command: type[amp.Command], arguments: Arguments) -> Arguments:
         """Carry *command* out in partition *number*; the answer to it."""

@@ -125,6 +125,8 @@ class Replica:
         self._has_changes = False
         self._log_bytes = _log_bytes(raft)
         self._base: Snapshot | None = None
+        self._saved_index = state.machine.applied_index
+        self._savings: deque[tuple[int, Deferred[None]]] = deque()
         self._over: KvtwistError | None = None
         self._mark = Mark(raft.term, raft.vote, 0)
 
@@ -158,6 +160,18 @@ class Replica:
         self._asked[context] = stored_key(keyspace, key), answer
         self._changed(self)
         return answer
+
+    def settled(self) -> Deferred[None]:
+        """Fires when the state in the store has all that was answered before this call."""
+        return self.read(b"", 0).addCallback(lambda _: self._when_saved())
+
+    def _when_saved(self) -> Deferred[None]:
+        saved: Deferred[None] = Deferred()
+        if self._saved_index >= self.applied_index:
+            saved.callback(None)
+        else:
+            self._savings.append((self.applied_index, saved))
+        return saved
 
     @property
     def revision(self) -> int:
@@ -261,9 +275,15 @@ class Replica:
             self.raft.persisted(written.ready)
         if written.state is not None:
             self._state.committed(written.state)
+            self._saved(written.applied)
             self._compact(written.applied)
         if self.raft.has_ready():
             self._changed(self)
+
+    def _saved(self, index: int) -> None:
+        self._saved_index = index
+        while self._savings and self._savings[0][0] <= index:
+            self._savings.popleft()[1].callback(None)
 
     def _compact(self, saved: int) -> None:
         """Forget entries whose changes are in the store, which has all up to *saved*."""
@@ -372,10 +392,14 @@ class Replica:
         self.lose_proposals(OutcomeUnknown(str(why)))
         reads = [answer for _, answer in self._asked.values()]
         reads += [read.answer for read in self._reads]
+        savings = [saved for _, saved in self._savings]
+        self._savings.clear()
         self._asked.clear()
         self._reads.clear()
         for answer in reads:
             answer.errback(Failure(Unavailable(str(why))))
+        for saved in savings:
+            saved.errback(Failure(Unavailable(str(why))))
 
 
 def _command(entry: Entry) -> Command | None:

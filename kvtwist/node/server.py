@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from kvtwist import __version__
 from kvtwist.errors import HelloRefused
+from kvtwist.node.backups import Backups
 from kvtwist.node.batches import Batches
 from kvtwist.node.budget import Budget
 from kvtwist.node.cluster import Cluster
@@ -67,6 +68,7 @@ class Server(Factory):
         self._sweeping.clock = reactor
         self._refusals: set[str] = set()
         self._deadlines = deadlines
+        self._backups = Backups(reactor, router, partitions, limits.backups_max, deadlines.seconds)
         self._responders = responders(
             {
                 commands.Hello: self._hello,
@@ -76,6 +78,7 @@ class Server(Factory):
                 commands.Status: lambda _, __: self._status(),
                 **router.responders(),
                 **Batches(router, partitions, limits).responders(),
+                **self._backups.responders(),
             }
         )
 

@@ -77,6 +77,7 @@ class Store:
         self._closing: Deferred[None] | None = None
         self._is_ending = False
         self._when_failed: list[Callable[[StorageError], None]] = []
+        self._when_full: list[Callable[[], None]] = []
         self._when_reopened: list[Callable[[], None]] = []
         self.condition = Condition.OPEN
         self.trouble = ""
@@ -85,6 +86,11 @@ class Store:
     def on_failed(self, notify: Callable[[StorageError], None]) -> None:
         """Have *notify* called when it is over with this store."""
         self._when_failed.append(notify)
+
+    def on_full(self, notify: Callable[[], None]) -> None:
+        """Have *notify* called when the disk is full. Views should be given up then: they pin what
+        could make room (S5), and do not outlast the opening anew."""
+        self._when_full.append(notify)
 
     def on_reopened(self, notify: Callable[[], None]) -> None:
         """Have *notify* called when there is room again, and all state is as on the disk."""
@@ -165,6 +171,8 @@ class Store:
         if isinstance(trouble, DiskFull):
             self.condition = Condition.FULL
             self._retry = self._reactor.callLater(REOPEN_SECONDS, self._reopen)
+            for notify in self._when_full:
+                notify()
         else:
             self._fail(trouble)
         for done in unknown:

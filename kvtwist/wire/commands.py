@@ -316,6 +316,47 @@ class PutMany(amp.Command):
     errors: ClassVar[_Errors] = _DATA_ERRORS
 
 
+class OpenBackup(amp.Command):
+    """Begin to read all of one ``partition``, as it is at one moment, from the node that owns it.
+
+    That moment is after all writes to it that were answered before. The answer names it with
+    ``backup``, for this connection only; ``applied_index`` is the index of the last entry in it,
+    ``key_count`` and ``data_bytes``, keys and values added up, say how much there is. A node has
+    few of these open at a time, else the error is ``OVERLOADED``. It closes one that is not read
+    for 30 s, that lasts 15 min, or whose connection is lost. A cluster in memory refuses.
+    """
+
+    arguments: ClassVar[_Pairs] = [(b"partition", Natural()), *_COMMON]
+    response: ClassVar[_Pairs] = [
+        (b"backup", Natural()),
+        (b"applied_index", Natural()),
+        (b"key_count", Natural()),
+        (b"data_bytes", Natural()),
+    ]
+    errors: ClassVar[_Errors] = _ANY_ERRORS | _errors(Unavailable, DiskFull, NotOwner)
+
+
+class ReadBackup(amp.Command):
+    """Read the next ``piece`` of a ``backup`` that is open; it has at most 512 KiB.
+
+    ``number`` counts the pieces from 0, and the one before has to be answered. The pieces joined
+    are the stream of `kvtwist.core.state.snapshot`, with its checksum; after the ``last`` one the
+    backup is closed.
+    """
+
+    arguments: ClassVar[_Pairs] = [(b"backup", Natural()), (b"number", Natural()), *_COMMON]
+    response: ClassVar[_Pairs] = [(b"piece", Blob()), (b"last", amp.Boolean())]
+    errors: ClassVar[_Errors] = _ANY_ERRORS | _errors(Unavailable, DiskFull)
+
+
+class CloseBackup(amp.Command):
+    """Read no more of a ``backup`` that is open; the answer is empty."""
+
+    arguments: ClassVar[_Pairs] = [(b"backup", Natural()), *_COMMON]
+    response: ClassVar[_Pairs] = []
+    errors: ClassVar[_Errors] = _ANY_ERRORS | _errors(Unavailable)
+
+
 COMMANDS: tuple[type[amp.Command], ...] = (
     Hello,
     Ping,
@@ -329,6 +370,9 @@ COMMANDS: tuple[type[amp.Command], ...] = (
     CompareAndSet,
     GetMany,
     PutMany,
+    OpenBackup,
+    ReadBackup,
+    CloseBackup,
 )
 """All of them."""
 

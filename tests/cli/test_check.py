@@ -122,7 +122,9 @@ class CheckTests(Directories, CommandLineTestCase):
         self.assertEqual(said["error"], "ConfigurationError")
 
 
-class _Terminal(io.StringIO):
+class Terminal(io.StringIO):
+    """A terminal that remembers all that was written to it."""
+
     def isatty(self) -> bool:
         return True
 
@@ -132,7 +134,7 @@ class ProgressTests(SynchronousTestCase):
 
     def test_written_over(self) -> None:
         """The rest of a longer text must not stay; nor anything in the end."""
-        terminal = _Terminal()
+        terminal = Terminal()
         progress = Progress(terminal)
         progress.show("long text")
         progress.show("short")
@@ -151,7 +153,7 @@ class ProgressTests(SynchronousTestCase):
             (0, 10, "[....."), (5, 10, "[###############....."), (10, 10, f"[{'#' * 30}] 100%"),
             (0, 0, f"[{'#' * 30}] 100%"), (11, 10, f"[{'#' * 30}] 100%"),
         ):  # fmt: skip
-            terminal = _Terminal()
+            terminal = Terminal()
             Progress(terminal).show_share(done, total, "x" * 200)
             self.assertTrue(terminal.getvalue()[1:].startswith(begins), terminal.getvalue())
             self.assertEqual(len(terminal.getvalue()), 1 + LINE_COLUMNS)
@@ -167,7 +169,7 @@ class WatchTests(Directories, CommandLineTestCase):
             batch.put(b"?%08d" % number, b"")
         directory.engine.commit(batch, sync=True)
         directory.close()
-        terminal = _Terminal()
+        terminal = Terminal()
         self.patch(check, "Progress", lambda _: Progress(terminal))
         self.kvcli("check", str(path))
         self.assertIn("\r4,096 keys, ", terminal.getvalue())

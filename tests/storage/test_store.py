@@ -197,18 +197,21 @@ class FailureTests(StoreCase):
         self.successResultOf(read)
 
     def test_with_room_again_it_goes_on(self) -> None:
-        """S8: opened anew, in the same process, and whoever keeps state is told to read it."""
+        """S8: opened anew, in the same process, and whoever keeps state is told to read it; who
+        holds views was told to give them up."""
         told: list[str] = []
+        self.store.on_full(lambda: told.append("full"))
         self.store.on_reopened(lambda: told.append("again"))
         for lost in self.broken(DiskFull("full")):
             self.failureResultOf(lost)
+        self.assertEqual(told, ["full"])
         self.clock.advance(REOPEN_SECONDS)
         self.reader.work()
         self.assertIs(self.store.condition, Condition.FULL)
         self.disk.trouble = None
         self.clock.advance(REOPEN_SECONDS)
         self.reader.work()
-        self.assertEqual((self.store.condition, told), (Condition.OPEN, ["again"]))
+        self.assertEqual((self.store.condition, told), (Condition.OPEN, ["full", "again"]))
         self.assertEqual(self.writer.jobs, [])
         done = self.store.write(put(b"later"))
         self.turn()

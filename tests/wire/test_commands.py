@@ -172,6 +172,9 @@ class CommandTests(SynchronousTestCase):
                 "CompareAndSet": ["key", "value", "version"],
                 "GetMany": ["keys"],
                 "PutMany": ["keys", "values"],
+                "OpenBackup": ["partition"],
+                "ReadBackup": ["backup", "number"],
+                "CloseBackup": ["backup"],
             },
         )  # fmt: skip
 
@@ -198,6 +201,9 @@ class CommandTests(SynchronousTestCase):
                 "CompareAndSet": seen,
                 "GetMany": ["versions", "values", "errors?", "applied?"],
                 "PutMany": ["versions", "errors?", "applied?"],
+                "OpenBackup": ["backup", "applied_index", "key_count", "data_bytes"],
+                "ReadBackup": ["piece", "last"],
+                "CloseBackup": [],
             },
         )  # fmt: skip
 
