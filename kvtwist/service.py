@@ -25,7 +25,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from kvtwist.core.address import LOOPBACK, Address
-from kvtwist.core.founding import Founding
+from kvtwist.core.founding import Founding, FoundingRecord
 from kvtwist.core.topology import Member, Settings, Topology, check_name
 from kvtwist.errors import ConfigurationError, KvtwistError, Unavailable
 from kvtwist.node.cluster import Cluster
@@ -36,6 +36,7 @@ from kvtwist.node.partitions import MemoryPartitions, Partitions
 from kvtwist.node.peers import Peers
 from kvtwist.node.router import Router
 from kvtwist.node.server import Server
+from kvtwist.storage.directory import DataDirectory
 from kvtwist.storage.opening import OpenStorage, Storage, open_storage
 from kvtwist.wire.clock import elapsed_clock
 from kvtwist.wire.connection import Connection
@@ -176,6 +177,7 @@ class Node(Service):
         storage = None
         if config.settings.durable:
             storage = self._open_storage(reactor, config.kept_in, config.name, self._identity)
+            self._check(storage.directory)
         self.cluster = Cluster(
             self._member(storage.directory.record.identity if storage else self._identity),
             self._founders,
@@ -183,7 +185,7 @@ class Node(Service):
             elapsed_seconds,
             int(self._wall_seconds() * 1000),
             features(limits.boxes),
-            *((storage.directory.record.founding, storage.directory.found) if storage else ()),
+            *(_kept(storage.directory) if storage else ()),
         )
         self._partitions = self._make_partitions(storage, elapsed_seconds)
         self.peers = Peers(
@@ -211,6 +213,13 @@ class Node(Service):
         )
         self.cluster.when_founded(self._reach_members)
         self.cluster.when_founded(self._partitions.start)
+
+    def _check(self, directory: DataDirectory) -> None:
+        try:
+            directory.check_partitions(self._config.settings.partitions)
+        except ConfigurationError:
+            directory.close()
+            raise
 
     def _make_partitions(
         self, storage: Storage | None, elapsed_seconds: Callable[[], float]
@@ -306,6 +315,14 @@ class _Entrance(Factory):
     def buildProtocol(self, addr: object) -> Connection | None:
         """One connection."""
         return self._node.server.buildProtocol(addr)
+
+
+def _kept(
+    directory: DataDirectory,
+) -> tuple[FoundingRecord | None, Callable[[FoundingRecord], None], str]:
+    """What the founding has to know of a data directory."""
+    record = directory.record
+    return record.founding, directory.found, record.restored.digest if record.restored else ""
 
 
 async def _finished(result: Deferred[None] | None) -> None:

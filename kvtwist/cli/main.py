@@ -265,7 +265,8 @@ def backup(session: Session, file: Path, force: bool) -> None:
     a tag are consistent with each other, others need not be: nothing stops while this runs.
 
     FILE has checksums of everything, and appears only when it is complete and on the disk. All
-    nodes have to be up. A cluster in memory (--memory) is refused.
+    nodes have to be up. A cluster in memory (--memory) is refused. `kvcli restore` makes a new
+    cluster of it.
 
     Exits with 3, and leaves no file, if a partition cannot be read; with 74 if FILE cannot be
     written.
@@ -273,6 +274,40 @@ def backup(session: Session, file: Path, force: bool) -> None:
     from kvtwist.cli.backup import run_backup
 
     run_backup(session.peers, session.timeout_seconds, session.printer, file, force)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--id", "name", required=True, metavar="NAME", help="The node's --id.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where to make it; it has to be empty, or not to exist.  [default: NAME.kvtwist]",
+)
+@_json_too
+@click.pass_obj
+def restore(session: Session, file: Path, name: str, data_dir: Path | None) -> None:
+    """Make a new node's data directory out of FILE, which `kvcli backup` has written.
+
+    To be done once for each founder of a new cluster, with the same FILE; then start them all, with
+    the --partitions that is printed. They found a cluster with an id of its own, which has all keys
+    with their values and versions. Founders that were restored from different files, or of which
+    some are empty, do not found, and say why. Clients of the old cluster find another one.
+
+    \b
+    kvcli restore monday.backup --id=node-1
+    twistd -n kvnode --id=node-1 --addr=:8001 --peers=:8001,:8002,:8003
+
+    Each directory has all of the data until the cluster is founded; then each node keeps its part.
+    All of FILE is verified before anything is made of it.
+
+    Exits with 1 if FILE is damaged or cut off, with 2 if it cannot be read or is no backup, or if
+    DIR is not empty; with 74 if DIR cannot be written.
+    """
+    from kvtwist.cli.restore import run_restore
+
+    sys.exit(run_restore(file, data_dir or Path(f"{name}.kvtwist"), name, session.printer))
 
 
 @cli.command()

@@ -13,6 +13,10 @@ have founded different records: the later one would need the earlier one's word 
 A node that hears from a peer that has founded already takes over that record, if it is listed in it
 by name and address. That is how a founder that was late, or that was restarted, comes in.
 
+**Restored founders.** A founder whose data directory was made of a backup says of which one. It and
+another one found together only if both say the same: else one would be asked for data that only the
+other has (S6). Identities are new in a restored directory, so the cluster's id is new, too.
+
 What the caller owes: views reach `answered` in the order in which one peer's lives gave them - ask
 over connections that *this* node dialled, of which there is only one at a time per address.
 """
@@ -66,6 +70,7 @@ class View:
     :ivar cluster_id: of the record that it would found or has founded; empty while it lacks
         somebody's word.
     :ivar record: the record, once it has founded.
+    :ivar restored: the digest of the backup that it has the data of; empty if it has no data.
     """
 
     me: Member
@@ -73,6 +78,7 @@ class View:
     settings: Settings
     cluster_id: str = ""
     record: FoundingRecord | None = None
+    restored: str = ""
 
 
 class Founding:
@@ -82,6 +88,8 @@ class Founding:
     :param founders: every address listed in ``--peers``, this node's own included.
     :param record: what this node has founded in an earlier life, if it keeps that. The founders
         then are only addresses to dial.
+    :param restored: the digest of the backup that this node was restored from, if it was, and has
+        not founded since.
     :raises ConfigurationError: when the list, or the record, lacks this node.
 
     **Invariant:** once ``record`` is set it never changes.
@@ -93,10 +101,12 @@ class Founding:
         founders: Iterable[Address],
         settings: Settings,
         record: FoundingRecord | None = None,
+        restored: str = "",
     ) -> None:
         self.me = me
         self.founders = tuple(sorted(founders))
         self.settings = settings
+        self.restored = restored
         self.record = record
         if record is not None:
             self._check_place("the cluster of this node's data directory", record)
@@ -120,7 +130,7 @@ class Founding:
         """What this node says when it is asked."""
         proposal = self.record or self._proposal()
         cluster_id = proposal.cluster_id if proposal else ""
-        return View(self.me, self.founders, self.settings, cluster_id, self.record)
+        return View(self.me, self.founders, self.settings, cluster_id, self.record, self.restored)
 
     def answered(self, address: Address, view: View) -> None:
         """Take in what the node at *address* said when it was asked.
@@ -238,6 +248,8 @@ class Founding:
             return f"its --peers differ, {theirs}: give every node the same list"
         if view.settings != self.settings:
             return f"its settings differ, {_difference(view.settings, self.settings)}"
+        if view.restored != self.restored:
+            return _restored_apart(view.restored, self.restored)
         return None
 
     def _names_elsewhere(self, address: Address) -> set[str]:
@@ -247,6 +259,17 @@ class Founding:
     def _who(self, address: Address) -> str:
         view = self._views.get(address)
         return f"{view.me.name} at {address}" if view else str(address)
+
+
+def _restored_apart(theirs: str, mine: str) -> str:
+    """One line about founders whose data is not of the same backup."""
+    if not theirs:
+        said = f"it is empty, and this node was restored from backup {mine[:8]}"
+    elif not mine:
+        said = f"it was restored from backup {theirs[:8]}, and this node is empty"
+    else:
+        said = f"it was restored from backup {theirs[:8]}, and this node from {mine[:8]}"
+    return f"{said}: restore the same file at every founder"
 
 
 def _difference(theirs: Settings, mine: Settings) -> str:

@@ -22,6 +22,7 @@ class Cluster:
     :param features: what it says in its greeting that it can do.
     :param record: what this node has founded in an earlier life, if it keeps that.
     :param keep: keeps what was founded, durably, before anybody is told.
+    :param restored: the digest of the backup that this node was restored from, if it was.
     :ivar me: this node.
     :ivar topology: ``None`` until the cluster is founded.
     """
@@ -36,10 +37,11 @@ class Cluster:
         features: tuple[str, ...] = (),
         record: FoundingRecord | None = None,
         keep: Callable[[FoundingRecord], None] = lambda _: None,
+        restored: str = "",
     ) -> None:
         self.me = me
         self.topology: Topology | None = None
-        self._founding = Founding(me, founders, settings, record)
+        self._founding = Founding(me, founders, settings, record, restored)
         self._is_back = record is not None
         self._keep = keep
         self._elapsed_seconds = elapsed_seconds

@@ -32,8 +32,9 @@ from kvtwist.node.replica import Replica
 from kvtwist.node.replicas import Replicas
 from kvtwist.storage import logs
 from kvtwist.storage.directory import DataDirectory
+from kvtwist.storage.engine import Batch
 from kvtwist.storage.snapshots import remove_orphans
-from kvtwist.storage.states import StoredState, load_state, new_state
+from kvtwist.storage.states import StoredState, load_state, new_state, remove_group
 from kvtwist.storage.store import Condition, Store
 from kvtwist.wire import commands
 from kvtwist.wire.connection import Arguments
@@ -42,7 +43,7 @@ FIRST_GENERATION = 1
 """Of a partition's membership."""
 
 _REPLICA = 1
-_ALONE = Configuration((_REPLICA,))
+ALONE = Configuration((_REPLICA,))
 _SETTINGS = Settings(quiesce_after_ticks=20)
 
 
@@ -94,6 +95,7 @@ class DurablePartitions:
             for number, row in enumerate(topology.placement.replicas)
             if row[0] == self._name
         ]
+        self._remove_restored(owned)
         loaded = {group: self._load(group) for group in owned}
         self._begin([group for group, restored in loaded.items() if restored is None])
         self._loaded = {group: restored or self._load(group) for group, restored in loaded.items()}
@@ -152,11 +154,22 @@ class DurablePartitions:
     def _begin(self, groups: list[int]) -> None:
         batch = remove_orphans(self._directory.engine)
         for group in groups:
-            logs.save_base(batch, group, Snapshot(0, 0, _ALONE))
+            logs.save_base(batch, group, Snapshot(0, 0, ALONE))
             changes, _ = self._new_state(group).take_batch()
             batch.extend(changes)
         if batch:
             self._directory.engine.commit(batch, sync=True)
+
+    def _remove_restored(self, owned: list[int]) -> None:
+        """What a backup had of partitions that are others' goes, now that it is known whose they
+        are: they have it as well."""
+        restored = self._directory.record.restored
+        if restored is None:
+            return
+        batch = Batch()
+        for group in {*map(group_of, range(restored.partitions))} - {*owned}:
+            remove_group(batch, group)
+        self._directory.have_removed(batch)
 
     def _new_state(self, group: int) -> StoredState:
         engine = self._directory.engine

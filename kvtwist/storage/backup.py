@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 from struct import Struct
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 from zlib import crc32
 
 from kvtwist.core.topology import Settings
@@ -119,6 +119,13 @@ class BackupWriter:
         self._stream.write(data)
 
 
+class Readable(Protocol):
+    """As much of a file as is needed to read a backup."""
+
+    def read(self, count: int, /) -> bytes:
+        """The next *count* bytes; fewer only at the end."""
+
+
 class BackupReader:
     """Reads a backup.
 
@@ -129,7 +136,7 @@ class BackupReader:
     :ivar digest: once all of it was read, and not before.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: Readable) -> None:
         self.digest = ""
         self._stream = stream
         self._stream_bytes = 0
@@ -201,7 +208,7 @@ class BackupReader:
         return form.unpack(payload)
 
 
-def verify(stream: BinaryIO) -> tuple[BackupHeader, str]:
+def verify(stream: Readable) -> tuple[BackupHeader, str]:
     """Read all of a backup; its header and its digest.
 
     :raises ConfigurationError, StoreDamaged: as `BackupReader` does.

@@ -29,17 +29,31 @@ NODE_MARK = 0
 
 
 @dataclass(frozen=True, slots=True)
+class RestoredFrom:
+    """The backup that a directory was made of.
+
+    :ivar digest: its name, in hexadecimal digits.
+    :ivar partitions: how many it has; all of them are in the directory.
+    """
+
+    digest: str
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True)
 class NodeRecord:
     """Who a node is.
 
     :ivar life: how often it was started, this time included.
     :ivar founding: the record of the cluster that it belongs to, once there is one.
+    :ivar restored: what it was restored from, until what it does not own has been removed.
     """
 
     name: str
     identity: str
     life: int = 0
     founding: FoundingRecord | None = None
+    restored: RestoredFrom | None = None
 
 
 class DataDirectory:
@@ -99,6 +113,28 @@ class DataDirectory:
         """Keep the founding record, durably."""
         self._save(replace(self.record, founding=founding))
 
+    def have_restored(self, restored: RestoredFrom) -> None:
+        """Keep, durably, that all of a backup's data is here, and with it all that was committed
+        before."""
+        self._save(replace(self.record, restored=restored))
+
+    def have_removed(self, batch: Batch) -> None:
+        """Do *batch*, which removes what of the backup is not this node's, and be like any other
+        directory from then on."""
+        self._save(replace(self.record, restored=None), batch)
+
+    def check_partitions(self, partitions: int) -> None:
+        """See that a cluster of so many partitions can be founded with what was restored.
+
+        :raises ConfigurationError: when it cannot.
+        """
+        restored = self.record.restored
+        if restored is not None and restored.partitions != partitions:
+            raise ConfigurationError(
+                f"{self._path} was restored from a backup of {restored.partitions} partitions, "
+                f"not {partitions}: start every founder with --partitions={restored.partitions}"
+            )
+
     def check_marks(self, restored: Mapping[int, Restored]) -> None:
         """See that no group's log has forgotten anything.
 
@@ -118,8 +154,8 @@ class DataDirectory:
         self.marks.close()
         self.engine.close()
 
-    def _save(self, record: NodeRecord) -> None:
-        batch = Batch()
+    def _save(self, record: NodeRecord, batch: Batch | None = None) -> None:
+        batch = batch or Batch()
         batch.put(STORE, sealed(STORE, json.dumps({"format": FORMAT}).encode()))
         batch.put(NODE, sealed(NODE, _encode(record)))
         self.engine.commit(batch, sync=True)
@@ -156,8 +192,12 @@ def read_node(view: View, path: Path) -> NodeRecord | None:
         return None
     try:
         said: dict[str, Any] = json.loads(opened(NODE, frame))
-        founding = said.pop("founding")
-        return NodeRecord(founding=founding and _founding(founding), **said)
+        founding, restored = said.pop("founding"), said.pop("restored", None)
+        return NodeRecord(
+            founding=founding and _founding(founding),
+            restored=restored and RestoredFrom(**restored),
+            **said,
+        )
     except (ValueError, TypeError, KeyError, ConfigurationError) as error:
         raise StoreDamaged(f"{path}: the node's own record cannot be read: {error}") from error
 
@@ -175,6 +215,8 @@ def _encode(record: NodeRecord) -> bytes:
             "members": [[each.name, each.identity, str(each.address)] for each in founding.members],
             "settings": asdict(founding.settings),
         }
+    if record.restored is not None:
+        said["restored"] = asdict(record.restored)
     return json.dumps(said, sort_keys=True).encode()
 
 

@@ -25,6 +25,7 @@ from kvtwist.core.state.contents import Contents, Stored
 from kvtwist.core.state.contents import View as StateView
 from kvtwist.core.state.fields import MalformedBytes
 from kvtwist.core.state.records import Record, encode_record
+from kvtwist.core.state.sessions import Sessions
 from kvtwist.core.state.snapshot import Restore, Snapshot
 from kvtwist.errors import StoreDamaged
 from kvtwist.storage import logs
@@ -133,9 +134,10 @@ class Incoming:
         self._restore.feed(chunk)
         return self._filling.take_full()
 
-    def finish(self) -> Iterator[Batch]:
+    def finish(self, *, with_sessions: bool = True) -> Iterator[Batch]:
         """All chunks have been fed; the batches that are still to be committed.
 
+        :param with_sessions: whether the sessions are kept.
         :raises MalformedBytes: when the snapshot was cut off or damaged, or is another one.
         """
         contents = self._restore.finish()
@@ -143,6 +145,8 @@ class Incoming:
             raise MalformedBytes(
                 f"a snapshot at {contents.applied_index}, where {self._index} was announced"
             )
+        if not with_sessions:
+            contents.sessions = Sessions()
         self._header = Header(
             self.generation,
             contents.generation,
@@ -179,6 +183,13 @@ class Incoming:
         remove_generation(batch, self._group, replaced.generation)
         logs.save_replaced(batch, self._group, base)
         return logs.save(batch, self._group, ready, base.index)
+
+    def begin(self, batch: Batch, partition_generation: int) -> None:
+        """Put into *batch* that this is the state of a group that there was nothing of here. Its
+        log begins after that, which is for the caller to save."""
+        assert self._header is not None, "there is nothing to begin with"
+        header = self._header._replace(partition_generation=partition_generation)
+        save_header(batch, self._group, header)
 
     def discard(self) -> Batch:
         """What removes all that was filled."""

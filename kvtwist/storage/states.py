@@ -33,7 +33,10 @@ from kvtwist.storage.engine import Batch, View
 from kvtwist.storage.frames import opened, sealed
 from kvtwist.storage.layout import (
     ANSWER,
+    BASE,
+    ENTRY,
     GENERATION_BYTES,
+    HARD,
     PER_GENERATION,
     SESSION,
     STATE,
@@ -243,6 +246,14 @@ def remove_generation(batch: Batch, group: int, generation: int) -> None:
     """Put into *batch* that the data of a generation goes."""
     for kind in PER_GENERATION:
         batch.delete_range(*generation_range(kind, group, generation))
+
+
+def remove_group(batch: Batch, group: int) -> None:
+    """Put into *batch* that all there is of a group goes, its log too."""
+    for kind in (HARD, BASE, STATE):
+        batch.delete(group_key(kind, group))
+    for kind in (ENTRY, *PER_GENERATION):
+        batch.delete_range(group_key(kind, group), group_key(kind, group + 1))
 
 
 def session_key(group: int, generation: int, id: int) -> bytes:

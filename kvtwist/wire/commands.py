@@ -154,7 +154,8 @@ class Found(amp.Command):
 
     The answer is who it is, its ``--peers`` and settings, the ``cluster_id`` of the record that it
     would found or has founded (empty while it waits for somebody), and, once ``founded``, the
-    record's ``members``.
+    record's ``members``. ``restored`` is the digest of the backup that it was restored from, empty
+    or missing if it was not: founders of different ones do not found together.
     """
 
     arguments: ClassVar[_Pairs] = [*_COMMON]
@@ -165,6 +166,7 @@ class Found(amp.Command):
         (b"cluster_id", amp.Unicode()),
         (b"founded", amp.Boolean()),
         (b"members", amp.AmpList(_MEMBER)),
+        (b"restored", amp.Unicode(optional=True)),
     ]
     errors: ClassVar[_Errors] = _ANY_ERRORS
 

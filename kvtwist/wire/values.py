@@ -47,6 +47,7 @@ def write_view(view: View) -> Arguments:
         "cluster_id": view.cluster_id,
         "founded": view.record is not None,
         "members": [write_member(member) for member in members],
+        "restored": view.restored,
     }
 
 
@@ -63,6 +64,7 @@ def read_view(answer: Arguments) -> View:
         settings=settings,
         cluster_id=answer["cluster_id"],
         record=FoundingRecord(members, settings) if answer["founded"] else None,
+        restored=answer["restored"] or "",
     )
 
 

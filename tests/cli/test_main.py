@@ -83,6 +83,7 @@ SAYING = {
     "ring": ["Draw the ring"],
     "bench": ["Measure the rate", "OVERWRITTEN", "Exits with 0", "--in-flight"],
     "backup": ["Write all data", "at one moment", "differ", "--force", "Exits with 3"],
+    "restore": ["new node's data directory", "once for each founder", "same FILE", "Exits with 1"],
     "check": ["Verify all", "data directory", "Exits with 0", "3 if a running node"],
     "local": ["Start a cluster of N nodes", "memory only", "Ctrl-C", "--port"],
 }

@@ -278,6 +278,38 @@ class WaitingForTests(SynchronousTestCase):
             "partitions: 16 there, 64 here, durable: True there, False here)",
         )
 
+    def test_restored_apart(self) -> None:
+        """S6: who is to do what, with which file, for each mix that there is."""
+        one, other = "1a" * 32, "2b" * 32
+        mend = ": restore the same file at every founder)"
+        for mine, theirs, said in (
+            (one, "", "it is empty, and this node was restored from backup 1a1a1a1a"),
+            ("", one, "it was restored from backup 1a1a1a1a, and this node is empty"),
+            (one, other, "it was restored from backup 2b2b2b2b, and this node from 1a1a1a1a"),
+        ):
+            node = Founding(member(1), addresses(2), Settings(), restored=mine)
+            node.answered(
+                address_of(2), View(member(2), tuple(addresses(2)), Settings(), restored=theirs)
+            )
+            self.assertEqual(node.waiting_for(), (f"node-2 at 10.0.0.2:8001 ({said}{mend}",))
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(st.sampled_from(["", "a", "b"]), min_size=2, max_size=4))
+    def test_restored_together_or_not_at_all(self, restored: list[str]) -> None:
+        """S6: one restored and two empty founders must not found: their keys would be gone."""
+        size = len(restored)
+        nodes = [
+            Founding(member(number), addresses(size), Settings(), restored=digest)
+            for number, digest in enumerate(restored, start=1)
+        ]
+        for _ in range(3):
+            for one in nodes:
+                for other in nodes:
+                    if one is not other:
+                        ask(one, other)
+        is_one = len(set(restored)) == 1
+        self.assertEqual([node.record is not None for node in nodes], [is_one] * size)
+
     def test_one_name_at_two_addresses(self) -> None:
         """Two nodes of one name would make one member, and share its tokens."""
         double = replace(member(3), name="node-2")

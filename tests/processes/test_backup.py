@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -43,6 +45,71 @@ class BackupTests(SynchronousTestCase):
         self.assertIn(b"node-2", done.stderr)
         self.assertEqual((top / "all").read_bytes(), kept)
         self.assertEqual(set(os.listdir(top)), before)
+
+    def test_there_and_back(self) -> None:
+        """S6: put, backup, stop, restore into three new directories, start, get; all of them are
+        sound, and where a byte is flipped that is found."""
+        self.processes.found()
+        values = {f"key-{number}": f"value-{number}" for number in range(3)}
+        for key, value in values.items():
+            self.processes.kvcli("put", key, value)
+        versions = self.versions(values)
+        self.assertEqual(self.processes.kvcli("backup", "all").returncode, 0)
+        in_use = self.processes.kvcli("check", "node-1.kvtwist")
+        self.assertEqual((in_use.returncode, in_use.stdout), (3, b""), in_use)
+        self.stop()
+        top = self.processes.directory
+        for number in (1, 2, 3):
+            (top / f"node-{number}.kvtwist").rename(top / f"old-{number}")
+            done = self.processes.kvcli("restore", "all", f"--id=node-{number}")
+            self.assertEqual((done.returncode, done.stderr), (0, b""), done)
+            self.assert_sound(f"node-{number}.kvtwist")
+        (top / "node-3.kvtwist").rename(top / "restored-3")
+        for number in (1, 2, 3):
+            self.processes.start(number)
+        self.processes.nodes[1].wait_for("waiting for .*it is empty, and this node was restored")
+        self.processes.nodes[3].kill()
+        (top / "node-3.kvtwist").rename(top / "empty-3")
+        (top / "restored-3").rename(top / "node-3.kvtwist")
+        self.processes.start(3)
+        for node in self.processes.nodes.values():
+            node.wait_for("founded cluster")
+        self.assertEqual(self.versions(values), versions)
+        self.stop()
+        for number in (1, 2, 3):
+            self.assert_sound(f"node-{number}.kvtwist")
+        self.flip_a_byte(top / "node-1.kvtwist")
+        found = self.processes.kvcli("check", "node-1.kvtwist")
+        self.assertEqual((found.returncode, found.stderr), (1, b""), found)
+        self.assertIn(b"node-1.kvtwist is damaged: ", found.stdout)
+
+    def versions(self, values: dict[str, str]) -> dict[str, int]:
+        """Of each key, which has its value."""
+        versions = {}
+        for key, value in values.items():
+            said = json.loads(self.processes.kvcli("get", key, "--json").stdout)
+            self.assertEqual(said["value"], value)
+            versions[key] = said["version"]
+        return versions
+
+    def stop(self) -> None:
+        for node in self.processes.nodes.values():
+            node.signal(signal.SIGTERM)
+        for node in self.processes.nodes.values():
+            node.wait()
+            self.assertIn("has stopped", node.output)
+
+    def assert_sound(self, name: str) -> None:
+        done = self.processes.kvcli("check", name)
+        self.assertEqual((done.returncode, done.stderr), (0, b""), done)
+
+    def flip_a_byte(self, directory: Path) -> None:
+        """In the middle of the largest file of data."""
+        files = [*directory.glob("*.sst"), *directory.glob("*.log")]
+        largest = max(files, key=lambda path: path.stat().st_size)
+        data = bytearray(largest.read_bytes())
+        data[len(data) // 2] ^= 0x20
+        largest.write_bytes(data)
 
     def test_interrupted(self) -> None:
         """Ctrl-C: not a success, and no half file."""

@@ -189,7 +189,9 @@ class CommandTests(SynchronousTestCase):
                 "Hello": names(commands.Hello.arguments)[len(COMMON) :],
                 "Ping": [],
                 "Fragment": [],
-                "Found": [*member, *settings, "founders", "cluster_id", "founded", "members"],
+                "Found": [
+                    *member, *settings, "founders", "cluster_id", "founded", "members", "restored?",
+                ],
                 "DescribeTopology": ["cluster_id", "epoch", *settings, "members", "placement"],
                 "Status": [
                     *member, "software", "uptime_ms", "cluster_id", "epoch", "key_count", "owned",
