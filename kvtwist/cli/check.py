@@ -21,9 +21,9 @@ def run_check(directory: Path, printer: Printer) -> int:
     try:
         report = check(directory, lambda report: progress.show(_so_far(report)))
     except StoreLocked as error:
-        return _failed(printer, error, EXIT_UNAVAILABLE)
+        return _failed(printer, error, EXIT_UNAVAILABLE, directory)
     except (KvtwistError, OSError) as error:
-        return _failed(printer, error, EXIT_USAGE)
+        return _failed(printer, error, EXIT_USAGE, directory)
     finally:
         progress.clear()
     if printer.as_json:
@@ -34,8 +34,10 @@ def run_check(directory: Path, printer: Printer) -> int:
     return EXIT_PROBLEMS if report.problem_count else EXIT_OK
 
 
-def _failed(printer: Printer, error: KvtwistError | OSError, status: int) -> int:
-    said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+def _failed(printer: Printer, error: KvtwistError | OSError, status: int, directory: Path) -> int:
+    said = str(error)
+    if isinstance(error, OSError):
+        said = f"{error.filename or directory}: {error.strerror}"
     if printer.as_json:
         printer.object({"error": type(error).__name__, "message": said})
     printer.error(said)

@@ -53,6 +53,7 @@ def restore(
         header, digest = verify(_Watched(stream, watch, 0))
         size_bytes = stream.tell()
         stream.seek(0)
+        directory = directory.resolve()
         part = directory.with_name(f"{directory.name}.part")
         _make(part)
         try:
@@ -66,7 +67,7 @@ def restore(
         except BaseException:
             rmtree(part, ignore_errors=True)
             raise
-    sync_directory(directory.absolute().parent)
+    sync_directory(directory.parent)
     return header, digest
 
 

@@ -271,12 +271,13 @@ def _digest() -> blake2b:
 def new_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     """A file that is there, whole and durable, when the context ends well; else it never was (S4).
 
-    :raises ConfigurationError: when there is something already, and it is not to be overwritten.
+    :raises ConfigurationError: when there is something already, and it is not to be overwritten;
+        or somebody else is at it.
     :raises OSError: when it cannot be written.
     """
     _check_place(path, overwrite)
     part = path.with_name(f"{path.name}.part")
-    with open(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as stream:
+    with _created(part) as stream:
         try:
             yield stream
             stream.flush()
@@ -287,6 +288,16 @@ def new_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
             part.unlink(missing_ok=True)
             raise
     sync_directory(path.parent)
+
+
+def _created(part: Path) -> BinaryIO:
+    try:
+        descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        raise ConfigurationError(
+            f"{part} is there: another backup is at work, or was broken off; then remove it"
+        ) from None
+    return open(descriptor, "wb")
 
 
 def _check_place(path: Path, overwrite: bool) -> None:

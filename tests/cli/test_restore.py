@@ -77,6 +77,14 @@ class RestoreTests(Directories, CommandLineTestCase):
         directory.close()
         self.assertEqual(len(directory.record.identity), 32)
 
+    def test_this_directory(self) -> None:
+        """``--data-dir=.``, in an empty one."""
+        self.directory.mkdir()
+        self.addCleanup(os.chdir, Path.cwd())
+        os.chdir(self.directory)
+        self.assertEqual(self.kvcli("restore", str(self.file), "--id=n", "--data-dir=.")[0], 0)
+        self.assertEqual(check(self.directory).problems, [])
+
     def test_identities(self) -> None:
         """S6: two nodes of one identity, or a cluster with the id of another one."""
         found = set()

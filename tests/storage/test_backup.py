@@ -221,6 +221,15 @@ class FileTests(SynchronousTestCase):
             self.path.write_bytes(b"other")
         self.assertEqual((self.path.read_bytes(), self.names()), (b"other", ["backup"]))
 
+    def test_two_at_once(self) -> None:
+        """Two that write into one file make none; and what a killed one has left is not touched."""
+        part = self.top / "backup.part"
+        part.write_bytes(b"another's")
+        with self.assertRaises(ConfigurationError) as refused:
+            new_file(self.path, overwrite=True).__enter__()
+        self.assertIn("then remove it", str(refused.exception))
+        self.assertEqual((part.read_bytes(), self.names()), (b"another's", ["backup.part"]))
+
     def test_a_directory(self) -> None:
         """Said before the work, not after it."""
         for overwrite in (False, True):
