@@ -78,6 +78,14 @@ class Program:
             time.sleep(0.02)
         return found.group()
 
+    def wait_for_file(self, path: Path) -> None:
+        """Wait until it has made *path*."""
+        end = time.monotonic() + SECONDS_MAX
+        while not path.exists():
+            if self._process.poll() is not None or time.monotonic() > end:
+                raise AssertionError(f"no {path}:\n{self.output}")
+            time.sleep(0.02)
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
         self._process.send_signal(number)

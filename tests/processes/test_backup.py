@@ -118,8 +118,7 @@ class BackupTests(SynchronousTestCase):
         command = (*KVCLI, f"--peers={self.processes.peers}", "--timeout=60", "backup", "all")
         program = self.processes.run(command, "kvcli")
         part = self.processes.directory / "all.part"
-        while not part.exists():
-            self.assertIsNone(program._process.poll(), program.output)
+        program.wait_for_file(part)
         program.signal(signal.SIGINT)
         self.assertEqual((program.wait(), program.output), (130, ""))
         self.assertFalse(part.exists())
