@@ -207,6 +207,7 @@ class Store:
             for notify in self._when_reopened:
                 notify()
         elif isinstance(result.value, DiskFull) and self._closing is None:
+            self.trouble = str(result.value)  # it may say how much room is needed
             self._retry = self._reactor.callLater(REOPEN_SECONDS, self._reopen)
         else:
             self._fail(StoreFailed(f"it could not be opened again: {result.getErrorMessage()}"))

@@ -208,6 +208,10 @@ class FailureTests(StoreCase):
         self.clock.advance(REOPEN_SECONDS)
         self.reader.work()
         self.assertIs(self.store.condition, Condition.FULL)
+        self.disk.trouble = DiskFull("it needs 9 MiB to go on")
+        self.clock.advance(REOPEN_SECONDS)
+        self.reader.work()
+        self.assertIn("9 MiB", self.store.trouble)
         self.disk.trouble = None
         self.clock.advance(REOPEN_SECONDS)
         self.reader.work()
