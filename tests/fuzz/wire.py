@@ -127,7 +127,8 @@ def valid_streams(chance: random.Random) -> Iterator[bytes]:
         "keys": [b"a", b"b"], "values": [b"1", b"2"], "version_min": 1, "version_max": 1,
         "cluster_id": "", "name": "n", "identity": "i", "address": ":1", "expected_identity": "",
         "started_ms": 1, "features": ["x"], "auth": b"", "trace": b"t", "keyspace": 0,
-        "number": 0, "last": True, "piece": write_box({COMMAND: b"Get", b"key": b"k"}),
+        "partition": 0, "backup": 1, "number": 0, "last": True,
+        "piece": write_box({COMMAND: b"Get", b"key": b"k"}),
     }  # fmt: skip
     frequent = {name: values[name] for name in ("key", "value", "timeout_ms")}
     while True:
@@ -163,14 +164,14 @@ def cuts_in(data: bytes, chance: random.Random) -> list[int]:
     return sorted(chance.randrange(len(data) + 1) for _ in range(chance.randint(0, 8)))
 
 
-def run_random(seconds: float, seed: int) -> int:
-    """Random inputs for *seconds*; how many."""
+def run_random(seconds: float, seed: int, inputs_max: float = float("inf")) -> int:
+    """Random inputs for *seconds*, or so many; how many."""
     chance = random.Random(seed)
     node = FuzzedNode()
     streams = valid_streams(chance)
     end = time.monotonic() + seconds
     inputs = 0
-    while time.monotonic() < end:
+    while time.monotonic() < end and inputs < inputs_max:
         data = changed(next(streams), chance) if chance.random() < 0.9 else chance.randbytes(200)
         cuts = cuts_in(data, chance)
         check_reader(data, cuts)
