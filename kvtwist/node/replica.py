@@ -26,7 +26,6 @@ from kvtwist.core.raft import (
     Raft,
     ReadState,
     Ready,
-    Role,
     Snapshot,
 )
 from kvtwist.core.raft.log import total_bytes
@@ -374,11 +373,6 @@ class Replica:
         self._state.records.have_fetched(found)
 
     # -- the end --------------------------------------------------------------------------------
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether it leads the group."""
-        return self.raft.role is Role.LEADER
 
     def lose_proposals(self, why: KvtwistError) -> None:
         """What was proposed and is not applied will not be, as far as this replica can say."""

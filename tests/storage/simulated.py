@@ -37,7 +37,6 @@ class Platter:
         self.trouble: StorageError | None = None
         self.read_trouble: Exception | None = None
         self.is_cold = False
-        self.commits = 0
 
     def crash(self, kept: int = 0) -> None:
         """Lose what was not synced, but for the first *kept* batches of it."""
@@ -77,7 +76,6 @@ class SimulatedEngine(MemoryEngine):
         if platter.trouble is not None:
             raise platter.trouble
         super().commit(batch, sync=sync)
-        platter.commits += 1
         platter.unsynced.append(batch)
         if sync:
             platter.crash(kept=len(platter.unsynced))
