@@ -14,7 +14,7 @@
     |   +-- Unavailable         who could do it is not there (now)
     |   |   +-- NotSent         no byte of the request has left this process
     |   +-- Overloaded          too much is in flight already: try again later
-    |   +-- NotOwner            the node asked does not own the key, and may not forward
+    |   +-- NotLeader           the node asked does not lead the partition, and may not forward
     |   +-- VersionMismatch     a condition on a version did not hold
     |   +-- Refused             the request itself: sending it again will not help
     |       +-- TooLarge        over a limit, which it names
@@ -109,19 +109,22 @@ class Overloaded(NotDone):
         self.limit = limit
 
 
-class NotOwner(NotDone):
-    """A forwarded request reached a node that does not own the key: the topologies differ.
+class NotLeader(NotDone):
+    """A forwarded request reached a node that does not lead the key's partition.
 
-    :ivar owner: the name of the member that the answering node takes for the owner.
+    It is said only when nothing was proposed.
+
+    :ivar leader: the name of the member that the answering node takes for the leader; empty: it
+        knows none.
     :ivar epoch: the epoch of the answering node's topology.
     """
 
-    code = "NOT_OWNER"
-    detail_names = ("owner", "epoch")
+    code = "NOT_LEADER"
+    detail_names = ("leader", "epoch")
 
-    def __init__(self, message: str = "", *, owner: str = "", epoch: int = 0) -> None:
+    def __init__(self, message: str = "", *, leader: str = "", epoch: int = 0) -> None:
         super().__init__(message)
-        self.owner = owner
+        self.leader = leader
         self.epoch = epoch
 
 

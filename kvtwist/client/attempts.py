@@ -21,7 +21,7 @@ from kvtwist.client.links import Links
 from kvtwist.client.owners import Owners
 from kvtwist.client.request import Request
 from kvtwist.client.table import Table
-from kvtwist.errors import KvtwistError, NotDone, NotOwner, NotSent, Overloaded, Unavailable
+from kvtwist.errors import KvtwistError, NotDone, NotLeader, NotSent, Overloaded, Unavailable
 from kvtwist.wire import commands
 from kvtwist.wire.again import may_be_sent_again
 from kvtwist.wire.codec import Values
@@ -171,7 +171,7 @@ class Attempts:
         """*error*, if the request may be sent again after it; else it is raised."""
         if not may_be_sent_again(command, error):
             raise error
-        if isinstance(error, NotOwner):
+        if isinstance(error, NotLeader):
             self._owners.forget()
         return error
 

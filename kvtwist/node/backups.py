@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from kvtwist.errors import (
     DiskFull,
-    NotOwner,
+    NotLeader,
     Overloaded,
     Refused,
     StorageError,
@@ -108,7 +108,7 @@ class Backups:
         if number >= len(mine):
             raise Refused(f"there is no partition {number}: there are {len(mine)}")
         if not mine[number]:
-            raise NotOwner(f"partition {number} is another node's")
+            raise NotLeader(f"partition {number} is another node's")
         if self.open_count >= self._backups_max:
             raise Overloaded(
                 f"{self.open_count} backups are open already: backups_max={self._backups_max}",

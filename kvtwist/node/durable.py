@@ -7,7 +7,7 @@ what was applied.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,18 +15,9 @@ from twisted.internet.defer import Deferred
 from twisted.protocols import amp
 
 from kvtwist.core.raft import Configuration, Raft, Restored, Settings, Snapshot
-from kvtwist.core.state.answers import (
-    Answer,
-    NotWritten,
-    Refused,
-    Written,
-)
-from kvtwist.core.state.commands import NO_SESSION, Command, Write
-from kvtwist.core.state.operations import Delete, Operation, Put
-from kvtwist.core.state.outcomes import Changed, Mismatch
-from kvtwist.core.state.records import Record
 from kvtwist.core.topology import Topology
-from kvtwist.errors import DiskFull, KvtwistError, NodeFault, Unavailable
+from kvtwist.errors import DiskFull, KvtwistError, Unavailable
+from kvtwist.node.operations import answer_to, proposal, seen
 from kvtwist.node.outgoing import Outgoing, opened
 from kvtwist.node.replica import Replica
 from kvtwist.node.replicas import Replicas
@@ -124,15 +115,11 @@ class DurablePartitions:
         except KeyError:
             raise Unavailable(f"{self._name} cannot serve: {self._store.trouble}") from None
         if command is commands.Get:
-            return replica.read(arguments["key"], arguments["keyspace"] or 0).addCallback(_seen)
+            return replica.read(arguments["key"], arguments["keyspace"] or 0).addCallback(seen)
         if self._store.condition is not Condition.OPEN:
             raise DiskFull(f"{self._name} cannot write: {self._store.trouble}")
-        operation = _OPERATIONS[command](arguments)
-
-        def stamped(stamp_ms: int) -> Command:
-            return Write(stamp_ms, FIRST_GENERATION, NO_SESSION, 0, 0, (operation,))
-
-        return replica.propose(stamped).addCallback(_ANSWERS[command])
+        proposed = replica.propose(proposal(command, arguments, FIRST_GENERATION))
+        return proposed.addCallback(lambda answer: answer_to(command, answer))
 
     def outgoing(self, number: int) -> Deferred[Outgoing]:
         """All of a partition at one moment, after all that was answered before."""
@@ -192,62 +179,3 @@ class DurablePartitions:
         )
         changed(replica)
         return replica
-
-
-# -- commands of the wire as operations of the machine, and its answers as theirs ------------------
-
-
-def _seen(record: Record | None) -> Arguments:
-    if record is None:
-        return {"version": 0, "value": None}
-    return {"version": record.version, "value": record.value}
-
-
-def _put(arguments: Arguments) -> Operation:
-    return Put(arguments["key"], arguments["value"])
-
-
-def _delete(arguments: Arguments) -> Operation:
-    return Delete(arguments["key"], arguments["version"])
-
-
-def _compare_and_set(arguments: Arguments) -> Operation:
-    return Put(arguments["key"], arguments["value"], version=arguments["version"])
-
-
-_OPERATIONS: Mapping[type[amp.Command], Callable[[Arguments], Operation]] = {
-    commands.Put: _put,
-    commands.Delete: _delete,
-    commands.CompareAndSet: _compare_and_set,
-}
-
-
-def _was_put(answer: Answer) -> Arguments:
-    match answer:
-        case Written((Changed(version),)):
-            return {"version": version}
-    raise _odd(answer)
-
-
-def _was_conditional(answer: Answer) -> Arguments:
-    match answer:
-        case Written((Changed(version),)):
-            return {"done": True, "version": version, "value": None}
-        case Written():  # there was nothing to delete
-            return {"done": False, "version": 0, "value": None}
-        case NotWritten((Mismatch(_, version, value),)):
-            return {"done": False, "version": version, "value": value}
-    raise _odd(answer)
-
-
-_ANSWERS: Mapping[type[amp.Command], Callable[[Answer], Arguments]] = {
-    commands.Put: _was_put,
-    commands.Delete: _was_conditional,
-    commands.CompareAndSet: _was_conditional,
-}
-
-
-def _odd(answer: Answer) -> KvtwistError:
-    if isinstance(answer, Refused):
-        return Unavailable(f"the partition refuses it: {answer}")
-    return NodeFault(f"the partition's answer makes no sense: {answer}")

@@ -21,7 +21,7 @@ from twisted.protocols import amp
 from kvtwist.core.ring import partition_of
 from kvtwist.core.topology import Member, Topology
 from kvtwist.errors import (
-    NotOwner,
+    NotLeader,
     NotSent,
     OutcomeUnknown,
     Overloaded,
@@ -92,7 +92,7 @@ class Router:
 
         :raises TooLarge, Refused: when it is not acceptable.
         :raises Unavailable: when there is no cluster (yet, or any more).
-        :raises NotOwner: when it was forwarded here by mistake.
+        :raises NotLeader: when it was forwarded here by mistake.
         """
         check_keyspace(arguments)
         key, value, forwarded = arguments["key"], arguments.get("value"), arguments["forwarded"]
@@ -155,9 +155,9 @@ class Router:
             return partition, None
         owner = topology.owner(partition)
         if forwarded:
-            raise NotOwner(
+            raise NotLeader(
                 f"{self._cluster.me.name} does not own partition {partition}: {owner.name} does",
-                owner=owner.name,
+                leader=owner.name,
                 epoch=topology.epoch,
             )
         return partition, owner

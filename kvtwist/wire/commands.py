@@ -38,7 +38,7 @@ from kvtwist.errors import (
     HelloRefused,
     MalformedRequest,
     NodeFault,
-    NotOwner,
+    NotLeader,
     OutcomeUnknown,
     Overloaded,
     Refused,
@@ -86,7 +86,7 @@ def _errors(*classes: type[Any]) -> _Errors:
 
 
 _ANY_ERRORS = _errors(MalformedRequest, TooLarge, Refused, Overloaded, NodeFault)
-_DATA_ERRORS = _ANY_ERRORS | _errors(Unavailable, DiskFull, NotOwner, OutcomeUnknown)
+_DATA_ERRORS = _ANY_ERRORS | _errors(Unavailable, DiskFull, NotLeader, OutcomeUnknown)
 
 
 class Hello(amp.Command):
@@ -335,7 +335,7 @@ class OpenBackup(amp.Command):
         (b"key_count", Natural()),
         (b"data_bytes", Natural()),
     ]
-    errors: ClassVar[_Errors] = _ANY_ERRORS | _errors(Unavailable, DiskFull, NotOwner)
+    errors: ClassVar[_Errors] = _ANY_ERRORS | _errors(Unavailable, DiskFull, NotLeader)
 
 
 class ReadBackup(amp.Command):

@@ -42,7 +42,7 @@ CODES = {
     errors.Unavailable: 3,
     errors.NotSent: 3,
     errors.Overloaded: 3,
-    errors.NotOwner: 3,
+    errors.NotLeader: 3,
     errors.VersionMismatch: 1,
     errors.Refused: 4,
     errors.TooLarge: 4,

@@ -22,7 +22,7 @@ from kvtwist.core.partition import Record
 from kvtwist.errors import (
     KvtwistError,
     NodeFault,
-    NotOwner,
+    NotLeader,
     NotSent,
     OutcomeUnknown,
     VersionMismatch,
@@ -118,7 +118,7 @@ class AgainTests(SynchronousTestCase):
         links = Links(clock, (), lambda: 0.5, Deadlines(clock))
         owners = Owners(links, clock.seconds)
         attempts = Attempts(clock, links, owners, clock.seconds, lambda: 0.5, SECONDS)
-        for error, forgets in ((NotSent(), False), (NotOwner(), True)):
+        for error, forgets in ((NotSent(), False), (NotLeader(), True)):
             owners.table = table = cast("Table", object())
             request = Request(attempts.again, b"k", None, 0.0, SECONDS)
             again = attempts.again(request, error)

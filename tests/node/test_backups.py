@@ -26,7 +26,7 @@ from kvtwist.core.state.operations import Put
 from kvtwist.core.state.snapshot import restore
 from kvtwist.errors import (
     DiskFull,
-    NotOwner,
+    NotLeader,
     Overloaded,
     Refused,
     Unavailable,
@@ -183,7 +183,7 @@ class CutTests(BackupCase):
         topology = self.cluster.nodes[1].cluster.founded()
         partition = next(at for at in range(4) if topology.owner(at).name != "node-1")
         error = self.refused(self.ask(commands.OpenBackup, partition=partition))
-        self.assertIsInstance(error, NotOwner)
+        self.assertIsInstance(error, NotLeader)
 
 
 class BoundTests(BackupCase):

@@ -17,7 +17,7 @@ from kvtwist.core.address import Address
 from kvtwist.errors import (
     KvtwistError,
     MalformedRequest,
-    NotOwner,
+    NotLeader,
     OutcomeUnknown,
     Overloaded,
     Refused,
@@ -408,8 +408,8 @@ class ErrorTests(BatchTestCase):
         errors = self.errors(answer, 2)
         self.assertEqual([*errors], [0])
         error = errors[0]
-        assert isinstance(error, NotOwner)
-        self.assertEqual((error.owner, error.epoch), ("node-2", 1))
+        assert isinstance(error, NotLeader)
+        self.assertEqual((error.leader, error.epoch), ("node-2", 1))
         self.assertEqual(self.calls, [])
 
     def test_keyspaces_are_reserved(self) -> None:

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.core.address import Address
 from kvtwist.errors import (
-    NotOwner,
+    NotLeader,
     OutcomeUnknown,
     Refused,
     TooLarge,
@@ -92,8 +92,8 @@ class RoutingTests(SynchronousTestCase):
     def test_at_most_one_hop(self) -> None:
         """Else two nodes that disagree about the owner pass a request to and fro."""
         asking = self.ask(commands.Get, key=self.others, forwarded=True)
-        error = self.assertRaises(NotOwner, self.cluster.network.result_of, asking)
-        self.assertEqual((error.owner, error.epoch), ("node-2", 1))
+        error = self.assertRaises(NotLeader, self.cluster.network.result_of, asking)
+        self.assertEqual((error.leader, error.epoch), ("node-2", 1))
 
     def test_owner_down(self) -> None:
         """Else a user does not learn which node to look at, or waits past the request's time."""

@@ -270,7 +270,7 @@ class CommandTests(SynchronousTestCase):
             self.assertLessEqual(needed if command.requiresAnswer else set(), codes)
         for command in ON_DATA:
             codes = set(command.errors.values())
-            self.assertLessEqual({b"UNAVAILABLE", b"NOT_OWNER", b"OUTCOME_UNKNOWN"}, codes)
+            self.assertLessEqual({b"UNAVAILABLE", b"NOT_LEADER", b"OUTCOME_UNKNOWN"}, codes)
 
     def test_codes_are_unique(self) -> None:
         """Else "not carried out" is read as "may have been", or the other way round."""
@@ -287,7 +287,7 @@ class CommandTests(SynchronousTestCase):
                 "HelloRefused": "HELLO_REFUSED",
                 "MalformedRequest": "MALFORMED",
                 "NodeFault": "NODE_FAULT",
-                "NotOwner": "NOT_OWNER",
+                "NotLeader": "NOT_LEADER",
                 "OutcomeUnknown": "OUTCOME_UNKNOWN",
                 "Overloaded": "OVERLOADED",
                 "Refused": "REFUSED",

@@ -24,7 +24,7 @@ from kvtwist.errors import (
     NoAnswer,
     NodeFault,
     NotDone,
-    NotOwner,
+    NotLeader,
     NotSent,
     OutcomeUnknown,
     Refused,
@@ -258,7 +258,7 @@ class CallTests(ConnectionTestCase):
         client, _, wire = self.join()
         for error in (
             Refused("no"),
-            NotOwner("node-2 has it", owner="node-2", epoch=7),
+            NotLeader("node-2 has it", leader="node-2", epoch=7),
             Unavailable("nobody", waiting_for=["node-1", "node-2"]),
             TooLarge("too large", setting="value_bytes_max", limit=1, actual=2),
             OutcomeUnknown("who knows"),
@@ -690,12 +690,12 @@ class ResponderTests(ConnectionTestCase):
         wire.pump()
         self.assertEqual(server.unanswered, 2)
         self.late[0].callback({"done": False, "version": 3, "value": b"seen"})
-        self.late[1].errback(Failure(NotOwner("no", owner="node-3", epoch=2)))
+        self.late[1].errback(Failure(NotLeader("no", leader="node-3", epoch=2)))
         wire.pump()
         self.assertEqual(
             told(self.successResultOf(done)), {"done": False, "version": 3, "value": b"seen"}
         )
-        self.assertEqual(self.failureResultOf(refused, NotOwner).value.owner, "node-3")
+        self.assertEqual(self.failureResultOf(refused, NotLeader).value.leader, "node-3")
         self.assertEqual(server.unanswered, 0)
 
     def test_answer_after_the_connection_was_lost(self) -> None:
@@ -1304,7 +1304,7 @@ class StockClientTests(ConnectionTestCase):
         call, wire = self.join_stock()
         for error in (
             Unavailable("nobody is there", waiting_for=["node-1"]),
-            NotOwner("node-2 has it", owner="node-2", epoch=7),
+            NotLeader("node-2 has it", leader="node-2", epoch=7),
             TooLarge("too large", setting="s", limit=1, actual=2),
             Refused("no"),
             OutcomeUnknown("who knows"),
@@ -1388,8 +1388,8 @@ class StockServerTests(ConnectionTestCase):
         error = self.call(Delete, key=b"k").error
         self.assertIs(type(error), Unavailable)
         self.assertEqual(str(error), "gone fishing")
-        self.server.error = NotOwner("not mine", owner="x", epoch=1)
-        self.assertIs(type(self.call(Delete, key=b"k").error), NotOwner)
+        self.server.error = NotLeader("not mine", leader="x", epoch=1)
+        self.assertIs(type(self.call(Delete, key=b"k").error), NotLeader)
 
     def test_unknown_command(self) -> None:
         """Else "it does not know that" looks like an unknown outcome."""

@@ -19,7 +19,7 @@ from kvtwist.errors import (
     NoAnswer,
     NodeFault,
     NotDone,
-    NotOwner,
+    NotLeader,
     NotSent,
     OutcomeUnknown,
     Overloaded,
@@ -45,7 +45,7 @@ SAMPLES: tuple[KvtwistError, ...] = (
     HelloRefused("node-1 at a:1 belongs to cluster 1", reason="cluster"),
     MalformedRequest("Delete: version is missing"),
     NodeFault("the node failed at 'Put'; its log says why"),
-    NotOwner("node-2 owns it", owner="node-2", epoch=2**63 - 1),
+    NotLeader("node-2 owns it", leader="node-2", epoch=2**63 - 1),
     OutcomeUnknown("no answer within 1 s"),
     Overloaded("too much is in flight", setting="requests_in_flight_max", limit=7),
     Refused("keyspace 7 is not served"),
@@ -62,7 +62,7 @@ errors: st.SearchStrategy[KvtwistError] = st.one_of(
         for cls in (MalformedRequest, NodeFault, OutcomeUnknown, Refused, UnknownCommand)
     ),
     st.builds(HelloRefused, texts, reason=st.text(max_size=60)),
-    st.builds(NotOwner, texts, owner=st.text(max_size=60), epoch=numbers),
+    st.builds(NotLeader, texts, leader=st.text(max_size=60), epoch=numbers),
     st.builds(Overloaded, texts, setting=st.text(max_size=60), limit=numbers),
     st.builds(TooLarge, texts, setting=st.text(max_size=60), limit=numbers, actual=numbers),
     st.builds(Unavailable, texts, waiting_for=st.lists(st.text(max_size=60), max_size=9)),
@@ -275,10 +275,10 @@ class HostileTests(SynchronousTestCase):
 
     def test_details_of_a_later_release(self) -> None:
         """Else a release cannot add a detail without breaking the one before."""
-        error = read_failure(b"NOT_OWNER", b'm\n{"owner":"node-2","epoch":3,"since":4}')
-        self.assertEqual(described(error), (NotOwner, "m", {"owner": "node-2", "epoch": 3}))
-        error = read_failure(b"NOT_OWNER", b'm\n{"owner":"node-2"}')
-        self.assertEqual(described(error), (NotOwner, "m", {"owner": "node-2", "epoch": 0}))
+        error = read_failure(b"NOT_LEADER", b'm\n{"leader":"node-2","epoch":3,"since":4}')
+        self.assertEqual(described(error), (NotLeader, "m", {"leader": "node-2", "epoch": 3}))
+        error = read_failure(b"NOT_LEADER", b'm\n{"leader":"node-2"}')
+        self.assertEqual(described(error), (NotLeader, "m", {"leader": "node-2", "epoch": 0}))
 
     def test_stock_errors(self) -> None:
         """Else errors of a stock AMP server, which have no details, are not understood."""
