@@ -126,6 +126,11 @@ class Codec:
         pieces = self._arguments.write(begin, arguments)
         return b"".join(pieces) if len(pieces) < _LARGE_PIECES else _unjoined(pieces)
 
+    def notice(self, arguments: Mapping[str, Any]) -> bytes | Parts:
+        """The box of a command that wants no answer: it has no tag. Not joined if large."""
+        pieces = self._arguments.write([self._header], arguments)
+        return b"".join(pieces) if len(pieces) < _LARGE_PIECES else _unjoined(pieces)
+
     def answer(self, tag: bytes, answer: Mapping[str, Any]) -> bytes | Parts:
         """The box that answers the request with *tag*. Not joined if large."""
         pieces = self._answer.write([_ANSWER_PREFIX, _counted(tag)], answer)

@@ -359,6 +359,29 @@ class CloseBackup(amp.Command):
     errors: ClassVar[_Errors] = _ANY_ERRORS | _errors(Unavailable)
 
 
+class RaftMessages(amp.Command):
+    """Bring what replicas on one node say to replicas on another (`kvtwist.core.raft.messages`).
+
+    Only between nodes, and there is no answer: who needs one sends again. ``cluster`` is the
+    cluster's id (16 bytes); another cluster's messages are refused. ``messages`` holds any number
+    of messages, of any groups, in the order in which they were sent; the format is in
+    `kvtwist.wire.raft`. It has at most 1 MiB, or one message that is longer. It is refused whole
+    if a single byte of it is wrong or one message is of a kind that is not known; the connection
+    lives on. Without any it is a sign of life. ``willing`` says whether the node takes leadership
+    gladly; missing: as it was.
+    """
+
+    arguments: ClassVar[_Pairs] = [
+        (b"cluster", Blob()),
+        (b"messages", Blob()),
+        (b"willing", amp.Boolean(optional=True)),
+        *_COMMON,
+    ]
+    response: ClassVar[_Pairs] = []
+    errors: ClassVar[_Errors] = {}
+    requiresAnswer = False
+
+
 COMMANDS: tuple[type[amp.Command], ...] = (
     Hello,
     Ping,
@@ -375,6 +398,7 @@ COMMANDS: tuple[type[amp.Command], ...] = (
     OpenBackup,
     ReadBackup,
     CloseBackup,
+    RaftMessages,
 )
 """All of them."""
 

@@ -40,6 +40,7 @@ from zope.interface import implementer
 from kvtwist.errors import NotSent, Overloaded
 from kvtwist.wire import frequent
 from kvtwist.wire.calls import Call, Calls
+from kvtwist.wire.codec import codec_of
 from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.greeting import Greeting
 from kvtwist.wire.intake import Intake
@@ -95,12 +96,12 @@ class Connection(Protocol):
         )
         self._outbox = self._sending.outbox
         self._calls = Calls(deadlines, limits, self._outbox.withdraw)
-        self._work = Work(self, table or {}, limits, self._sending, self._worked)
+        self._seldom = seldom or Seldom(_log, deadlines.seconds)
+        self._work = Work(self, table or {}, limits, self._sending, self._worked, self._not_done)
         self._intake = Intake(
             limits.boxes, self._calls, self._work, self._sending, self._answers, self.drop
         )
         self._liveness = Liveness(limits)
-        self._seldom = seldom or Seldom(_log, deadlines.seconds)
         self._account_for = account
         self._held_bytes = 0
         self._frequent_responder = frequent_responder
@@ -131,6 +132,19 @@ class Connection(Protocol):
             return fail(error)
         self._sending.write(data)
         return answer
+
+    def tell(self, command: type[amp.Command], arguments: Arguments) -> bool:
+        """Send a *command* that wants no answer; whether it is on its way.
+
+        If not, nothing of it has left: the connection is down, or more than
+        ``tell_bytes_unsent_max`` waits on it already. Nobody learns whether it arrives.
+
+        :raises ValueError, TypeError: when the arguments do not fit the command.
+        """
+        if not self.connected:
+            return False
+        notice = codec_of(command).notice(arguments)
+        return self._sending.tell(notice, self._limits.tell_bytes_unsent_max)
 
     def ask(self, call: Call, body: bytes) -> bool:
         """Send a frequent request, if there is a connection and room; else nothing has happened.
@@ -283,6 +297,10 @@ class Connection(Protocol):
         """A request that was worked on has been answered."""
         self._account()
         self._close_if_done()
+
+    def _not_done(self, why: str) -> None:
+        """What the peer has told could not be done; it wants no answer, so that only we know."""
+        self._seldom.warn(f"{self._peer()}: {why}")
 
     def _close_if_done(self) -> None:
         if self._read_lost and not self._work.unanswered and not self._intake.has_waiting:

@@ -19,6 +19,9 @@ class ConnectionLimits:
     :ivar answer_bytes_unread_max: bytes of answers that the other end has not taken, besides one of
         any size that is under way. While it does not read, nothing of it is read; past this limit
         the connection is aborted.
+    :ivar tell_bytes_unsent_max: bytes of commands without an answer that wait for the other end to
+        read; those above 1 MiB are counted apart, and one alone may be larger. Past this limit
+        nothing is told.
     :ivar idle_seconds_max: how long a connection may say nothing. Then it is closed.
     :ivar box_bytes_per_second_min: how fast a box that has begun must at least go on. A connection
         that is slower is aborted.
@@ -28,6 +31,7 @@ class ConnectionLimits:
     requests_in_flight_max: int = 1024
     request_bytes_in_flight_max: int = 64 << 20
     answer_bytes_unread_max: int = 32 << 20
+    tell_bytes_unsent_max: int = 4 << 20
     idle_seconds_max: int = 600
     box_bytes_per_second_min: int = 1024
 

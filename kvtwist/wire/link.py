@@ -183,6 +183,11 @@ class Link:
             return fail(self._not_sent())
         return self.connection.call(command, arguments, timeout_seconds)
 
+    def tell(self, command: type[amp.Command], arguments: Arguments) -> bool:
+        """Send a *command* that wants no answer, if there is a connection now and room on it;
+        whether it is on its way (`Connection.tell`)."""
+        return self.connection is not None and self.connection.tell(command, arguments)
+
     def _not_sent(self) -> NotSent:
         return NotSent(f"{self.address} cannot be reached: {self.trouble or 'connection lost'}")
 

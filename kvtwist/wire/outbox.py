@@ -23,13 +23,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
-from kvtwist.wire.boxes import ASK, Parts
+from kvtwist.wire.boxes import ASK, COMMAND, Parts
 from kvtwist.wire.fragments import FRAGMENT_BYTES_MAX, PIECE_BYTES_MAX, cut
 
 BURST_BYTES = 1 << 16
 """So many bytes of small boxes are handed over at once; Twisted's transports then have enough."""
 
 _ASK_KEY = bytes((0, len(ASK))) + ASK
+_COMMAND_KEY = bytes((0, len(COMMAND))) + COMMAND
 _HEAD_BYTES = 64
 """Where the tag of a request ends at the latest, if it is one of ours: it is a short number."""
 
@@ -41,6 +42,8 @@ class Outbox:
     :param can_join: whether the other end joins fragments.
 
     :ivar is_paused: whether the transport has enough.
+    :ivar small_told_bytes: of commands without an answer that wait.
+    :ivar large_told_bytes: of large ones.
     :ivar unread_bytes: what waits, what is left of the large box under way, and what the transport
         may still have of the last burst.
 
@@ -56,6 +59,8 @@ class Outbox:
         self._can_join = can_join
         self.is_paused = False
         self.unread_bytes = 0
+        self.small_told_bytes = 0
+        self.large_told_bytes = 0
         # Under the tags of requests, to withdraw them, and under numbers.
         self._small: OrderedDict[bytes | int, bytes] = OrderedDict()
         self._large: OrderedDict[bytes | int, Parts] = OrderedDict()
@@ -86,10 +91,13 @@ class Outbox:
         """Send a box as soon as its turn comes."""
         tag = tag_of_request(box)
         key = next(self._numbers) if tag is None else tag
+        told_bytes = len(box) if tag is None and is_told(box) else 0
         if len(box) > FRAGMENT_BYTES_MAX:
             self._large[key] = box if isinstance(box, Parts) else Parts([box])
+            self.large_told_bytes += told_bytes
         else:
             self._small[key] = bytes(box)
+            self.small_told_bytes += told_bytes
         self._waiting_bytes += len(box)
         self.unread_bytes += len(box)
         self._hand_over()
@@ -135,6 +143,7 @@ class Outbox:
         unsent = {key for key in (*self._small, *self._large) if isinstance(key, bytes)}
         self._small.clear()
         self._large.clear()
+        self.small_told_bytes = self.large_told_bytes = 0
         self._pieces = None
         self._left_bytes = self._waiting_bytes = 0
         self._taken()
@@ -160,8 +169,11 @@ class Outbox:
             return False  # nothing can go between the pieces of a box that is not cut
         boxes, size_bytes = [], 0
         while self._small and size_bytes <= BURST_BYTES:
-            boxes.append(self._small.popitem(last=False)[1])
-            size_bytes += len(boxes[-1])
+            box = self._small.popitem(last=False)[1]
+            boxes.append(box)
+            size_bytes += len(box)
+            if self.small_told_bytes and is_told(box):
+                self.small_told_bytes -= len(box)
         self._waiting_bytes -= size_bytes
         self._given_bytes += size_bytes
         self._write(boxes[0] if len(boxes) == 1 else b"".join(boxes))
@@ -185,6 +197,8 @@ class Outbox:
         if not self._large:
             return False
         _, box = self._large.popitem(last=False)
+        if self.large_told_bytes and is_told(box):
+            self.large_told_bytes -= len(box)
         self._waiting_bytes -= len(box)
         self._left_bytes = len(box)
         self._is_cut = self._can_join()
@@ -199,8 +213,17 @@ def _slices(box: Parts) -> Iterator[bytes]:
 
 def tag_of_request(box: bytes | Parts) -> bytes | None:
     """The tag of a request as this end writes it; ``None`` for an answer."""
-    head = box if isinstance(box, bytes) else b"".join(next(box.runs(_HEAD_BYTES)))
+    head = _head(box)
     if not head.startswith(_ASK_KEY):
         return None
     at = len(_ASK_KEY)
     return head[at + 2 : at + 2 + (head[at] << 8 | head[at + 1])]
+
+
+def is_told(box: bytes | Parts) -> bool:
+    """Whether it is a command without an answer, as this end writes it."""
+    return _head(box).startswith(_COMMAND_KEY)
+
+
+def _head(box: bytes | Parts) -> bytes:
+    return box if isinstance(box, bytes) else b"".join(next(box.runs(_HEAD_BYTES)))

@@ -54,6 +54,7 @@ class Sending:
         self._uncorked = uncorked
         self._transport: Any = None
         self._corked: list[Any] = []
+        self._corked_told_bytes = [0, 0]  # of small boxes, of large ones
         self.corked_bytes = 0
         self.is_full = False
 
@@ -69,6 +70,7 @@ class Sending:
         unsent = self.outbox.clear()
         unsent.update(tag for box in self._corked if (tag := tag_of_request(box)) is not None)
         self._corked.clear()
+        self._corked_told_bytes = [0, 0]
         self.corked_bytes = 0
         return unsent
 
@@ -87,9 +89,29 @@ class Sending:
         self._corked.append(data)
         self.corked_bytes += len(data)
 
+    def tell(self, data: bytes | Parts, unsent_bytes_max: int) -> bool:
+        """Send a box that has no answer, unless more than *unsent_bytes_max* of such boxes wait.
+
+        Large ones are counted by themselves: while one waits, small ones can go. One that is alone
+        may have any size.
+        """
+        is_large = len(data) > FRAGMENT_BYTES_MAX
+        outbox = self.outbox
+        unsent_bytes = outbox.large_told_bytes if is_large else outbox.small_told_bytes
+        unsent_bytes += self._corked_told_bytes[is_large]
+        if unsent_bytes and unsent_bytes + len(data) > unsent_bytes_max:
+            return False
+        if not self.has_room_for(data):
+            return False
+        self.write(data)
+        if self._turn.is_open:
+            self._corked_told_bytes[is_large] += len(data)
+        return True
+
     def uncork(self) -> None:
         """Send what was held back in this turn."""
         corked, self._corked = self._corked, []
+        self._corked_told_bytes = [0, 0]
         size_bytes, self.corked_bytes = self.corked_bytes, 0
         if not corked:
             return

@@ -25,7 +25,6 @@ from kvtwist.errors import (
     MalformedRequest,
     NodeFault,
     OutcomeUnknown,
-    Overloaded,
     TooLarge,
     UnknownCommand,
 )
@@ -64,7 +63,7 @@ def responders(named: Mapping[type[amp.Command], Responder]) -> Responders:
     """A table for `Work`: what to do with each command that comes in.
 
     A responder gets the connection and the command's arguments; it returns the answer, or a
-    Deferred of it, or raises.
+    Deferred of it, or raises. That of a command which wants no answer returns an empty one at once.
     """
     return {
         command.commandName: (codec_of(command), responder) for command, responder in named.items()
@@ -77,6 +76,7 @@ class Work:
     :param connection: what responders are told about who asks.
     :param table: made by `responders`.
     :param done: called when an answer that came later has been sent.
+    :param not_done: told why a request failed that wants no answer.
 
     :ivar unanswered: requests that are being worked on.
     :ivar request_bytes: their bytes, added up.
@@ -89,6 +89,7 @@ class Work:
         limits: ConnectionLimits,
         sending: Sending,
         done: Callable[[], None],
+        not_done: Callable[[str], None],
     ) -> None:
         self._connection = connection
         self._table = table
@@ -96,6 +97,7 @@ class Work:
         self._sending = sending
         self._write = sending.write
         self._done = done
+        self._not_done = not_done
         self._deferred: set[Deferred[Arguments]] = set()
         self._is_over = False
         self.unanswered = 0
@@ -115,7 +117,7 @@ class Work:
                 if tag is not None:
                     self._write(codec.answer(tag, answer))
                 return
-            if not isinstance(answer, Deferred):
+            if not (codec.command.requiresAnswer and isinstance(answer, Deferred)):
                 raise TypeError(f"a responder returned {type(answer).__name__}")
         except Exception:
             self._failed(Failure(), name, tag)
@@ -168,23 +170,26 @@ class Work:
         if entry is None:
             known = ", ".join(sorted(known.decode() for known in self._table)) or "none"
             raise UnknownCommand(f"there is no command {_shown(name)} here; known are: {known}")
-        if self.unanswered and (overload := self._overload(size_bytes(box))) is not None:
-            raise overload
         codec, responder = entry
+        if self.unanswered and codec.command.requiresAnswer:
+            self._check_load(size_bytes(box))
         try:
             arguments = codec.read_arguments(box)
         except Exception as error:
             raise MalformedRequest(f"{codec.command.__name__}: {error}") from error
         return codec, responder(self._connection, arguments)
 
-    def _overload(self, size: int) -> Overloaded | None:
-        """The error, if another request of that size is too much to be worked on."""
+    def _check_load(self, size: int) -> None:
+        """Raise `Overloaded` if another request of that size is too much to be worked on.
+
+        A command without an answer is never too much: it is done with at once. What is worked on
+        may wait for nothing but such a command to come through.
+        """
         limits = self._limits
         if self.unanswered >= limits.requests_in_flight_max:
-            return overloaded("requests_in_flight_max", limits.requests_in_flight_max)
+            raise overloaded("requests_in_flight_max", limits.requests_in_flight_max)
         if self.request_bytes + size > limits.request_bytes_in_flight_max:
-            return overloaded("request_bytes_in_flight_max", limits.request_bytes_in_flight_max)
-        return None
+            raise overloaded("request_bytes_in_flight_max", limits.request_bytes_in_flight_max)
 
     def _answered_later(self, answer: Arguments, codec: Codec, tag: bytes | None) -> None:
         if tag is None:
@@ -208,6 +213,8 @@ class Work:
         if tag is not None:
             code, text = write_failure(error)
             self._write(write_box({ERROR: tag, ERROR_CODE: code, ERROR_DESCRIPTION: text}))
+        elif name in self._table and not self._table[name][0].command.requiresAnswer:
+            self._not_done(f"{_shown(name)} failed: {error}")
 
     def _ended(
         self, result: Failure | None, answer: Deferred[Arguments], size: int

@@ -22,6 +22,7 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from zope.interface import implementer
 
+from kvtwist.core.raft.messages import Heartbeat, HigherTerm
 from kvtwist.wire.boxes import (
     COMMAND,
     BoxLimits,
@@ -32,8 +33,10 @@ from kvtwist.wire.boxes import (
 )
 from kvtwist.wire.codec import codec_of
 from kvtwist.wire.commands import COMMANDS, Get, Put
+from kvtwist.wire.raft import write_messages
 from tests.cluster import SimulatedCluster
 
+RAFT = b"".join(write_messages([(2, Heartbeat(1, 2, 3, 4)), (3, HigherTerm(1, 2, 3))]))
 LIMITS = BoxLimits(box_bytes_max=4096, box_pairs_max=32)
 SECONDS_DEFAULT = 600.0
 
@@ -128,6 +131,7 @@ def valid_streams(chance: random.Random) -> Iterator[bytes]:
         "cluster_id": "", "name": "n", "identity": "i", "address": ":1", "expected_identity": "",
         "started_ms": 1, "features": ["x"], "auth": b"", "trace": b"t", "keyspace": 0,
         "partition": 0, "backup": 1, "number": 0, "last": True,
+        "cluster": b"c" * 16, "messages": RAFT, "willing": True,
         "piece": write_box({COMMAND: b"Get", b"key": b"k"}),
     }  # fmt: skip
     frequent = {name: values[name] for name in ("key", "value", "timeout_ms")}

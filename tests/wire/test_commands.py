@@ -175,6 +175,7 @@ class CommandTests(SynchronousTestCase):
                 "OpenBackup": ["partition"],
                 "ReadBackup": ["backup", "number"],
                 "CloseBackup": ["backup"],
+                "RaftMessages": ["cluster", "messages", "willing"],
             },
         )  # fmt: skip
 
@@ -206,6 +207,7 @@ class CommandTests(SynchronousTestCase):
                 "OpenBackup": ["backup", "applied_index", "key_count", "data_bytes"],
                 "ReadBackup": ["piece", "last"],
                 "CloseBackup": [],
+                "RaftMessages": [],
             },
         )  # fmt: skip
 
@@ -259,7 +261,8 @@ class CommandTests(SynchronousTestCase):
             self.assertEqual(command.__bases__, (amp.Command,))
             self.assertIs(command.commandType, amp.Box)
             self.assertIs(command.responseType, amp.Box)
-            self.assertEqual(command.requiresAnswer, command is not commands.Fragment)
+            unanswered = (commands.Fragment, commands.RaftMessages)
+            self.assertEqual(command.requiresAnswer, command not in unanswered)
 
     def test_common_errors(self) -> None:
         """Else a stock client is told ``UnknownRemoteError``, and cannot tell a request that it
