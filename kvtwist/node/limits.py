@@ -34,6 +34,9 @@ class Limits:
     answer_bytes_unread_max: int = _setting(
         32 << 20, "Answers kept for a peer that does not read; over it, it is cut off."
     )
+    tell_bytes_unsent_max: int = _setting(
+        4 << 20, "Raft messages kept for a peer that does not read; over it, none are sent."
+    )
     held_bytes_max: int = _setting(
         0,
         "Bytes held for all connections: unfinished boxes, requests, answers. "
@@ -77,6 +80,7 @@ class Limits:
             requests_in_flight_max=self.requests_in_flight_max,
             request_bytes_in_flight_max=self.request_bytes_in_flight_max,
             answer_bytes_unread_max=self.answer_bytes_unread_max,
+            tell_bytes_unsent_max=self.tell_bytes_unsent_max,
             idle_seconds_max=self.idle_seconds_max,
             box_bytes_per_second_min=self.box_bytes_per_second_min,
         )
