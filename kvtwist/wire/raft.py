@@ -68,10 +68,14 @@ from kvtwist.core.raft.messages import (
 )
 from kvtwist.errors import MalformedRequest
 from kvtwist.wire.arguments import NATURAL_MAX
+from kvtwist.wire.boxes import VALUE_BYTES_MAX, BoxLimits
 
-PAYLOAD_BYTES_MAX = (1 << 20) - (1 << 12)
-"""A payload is longer only if it is one message; with all that belongs to it, a box of several is
-sent whole. No message begins later in one."""
+ENVELOPE_BYTES_MAX = 1 << 12
+"""What a box has besides a payload of `PAYLOAD_BYTES_MAX`, at most."""
+_ENVELOPE_PAIRS_MAX = 8
+PAYLOAD_BYTES_MAX = (1 << 20) - ENVELOPE_BYTES_MAX
+"""A payload is longer only if it is one message; so a box of several is sent whole. No message
+begins later in one."""
 ENTRIES_MAX = 1 << 16
 """How many entries one message may have."""
 
@@ -88,15 +92,36 @@ _CONFIGURATION = EntryKind.CONFIGURATION
 _TOO_GREAT = "a number is greater than any can be"
 
 
-def write_messages(items: Iterable[Item]) -> list[bytes]:
+def payload_bytes_for(limits: BoxLimits) -> int:
+    """How long a payload may be that goes to a peer with these limits.
+
+    The entries in one message have to be held to it too (`Settings.append_bytes_max`), and a single
+    one to `entry_bytes_for`: a box over the limits is refused again each time that it is sent.
+    """
+    return max(1, min(PAYLOAD_BYTES_MAX, entry_bytes_for(limits)))
+
+
+def entry_bytes_for(limits: BoxLimits) -> int:
+    """How much data one entry may have, to fit into a box with these limits."""
+    pieces_max = limits.box_pairs_max - _ENVELOPE_PAIRS_MAX
+    # The name and the length of each piece have less than 32 bytes.
+    room_bytes = limits.box_bytes_max - (limits.box_bytes_max >> 11) - ENVELOPE_BYTES_MAX
+    return max(1, min(room_bytes, pieces_max * VALUE_BYTES_MAX - ENVELOPE_BYTES_MAX))
+
+
+def write_messages(
+    items: Iterable[Item], payload_bytes_max: int = PAYLOAD_BYTES_MAX
+) -> list[bytes]:
     """The payloads of *items*, in their order; none if there are none.
 
+    :param payload_bytes_max: of a payload that is more than one message; at most
+        `PAYLOAD_BYTES_MAX`.
     :raises ValueError: when a message has a number that is negative or has more than 64 bits,
         entries that do not follow its ``prev_index``, or too many of them.
     """
     payloads: list[bytes] = []
     written: list[bytes] = []
-    room_bytes = PAYLOAD_BYTES_MAX - _CHECKSUM_BYTES
+    room_bytes = payload_bytes_max - _CHECKSUM_BYTES
     for group, message in items:
         try:
             data = _WRITERS[type(message)](group, message)
@@ -107,7 +132,7 @@ def write_messages(items: Iterable[Item]) -> list[bytes]:
         if room_bytes < 0 and written:
             payloads.append(_sealed(written))
             written = []
-            room_bytes = PAYLOAD_BYTES_MAX - _CHECKSUM_BYTES - len(data)
+            room_bytes = payload_bytes_max - _CHECKSUM_BYTES - len(data)
         written.append(data)
     if written:
         payloads.append(_sealed(written))
@@ -188,10 +213,10 @@ def _know_plain(number: int, message: type[Any], fields: str) -> None:
         return values[0], message(*values[1:]), at + size
 
     def read_truth(data: bytes, at: int) -> tuple[int, Message, int]:
-        read_it = read(data, at)
-        if data[at + truth_at] > 1:
-            raise ValueError("neither true nor false")
-        return read_it
+        values = unpack(data, at)
+        if data[at + truth_at] > 1 or max(values) > NATURAL_MAX:
+            raise ValueError(_TOO_GREAT)
+        return values[0], message(*values[1:]), at + size
 
     _know(number, message, write, read_truth if truth_at else read)
 
