@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from kvtwist.core.address import Address
 from kvtwist.errors import HelloRefused, KvtwistError, NoAnswer, NotSent, Refused
-from kvtwist.wire.commands import PROTOCOL_VERSION, Get, Hello, Ping
+from kvtwist.wire.commands import PROTOCOL_VERSION, Get, Hello, Ping, RaftMessages
 from kvtwist.wire.connection import Arguments, Connection, Responder, responders
 from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.greeting import Greeting
@@ -730,6 +730,31 @@ class WaitingTests(LinkTestCase):
         self.network.run(1.0)
         error = self.failureResultOf(self.link.call(Ping, {}, 1.0), NotSent).value
         self.assertIn("connection refused", str(error))
+
+    def test_tell_without_connection(self) -> None:
+        """Else Raft takes messages for sent that are not, or talks to a node before it is known
+        to be the right one."""
+        said = {"cluster": b"c" * 16, "messages": b""}
+        written: list[bytes] = []
+        self.network.overhear = lambda wire, data: written.append(data)
+        self.assertFalse(self.link.tell(RaftMessages, said))
+        peer = Peer(self.there)
+        answer: Deferred[Arguments] = Deferred()
+        peer.hello = lambda _: answer
+        self.link.start()
+        self.network.run(0.1)
+        self.assertFalse(self.link.tell(RaftMessages, said))
+        answer.callback(NODE.arguments())
+        self.network.run(0.1)
+        self.connected()
+        self.assertNotIn(b"RaftMessages", b"".join(written))
+        self.assertTrue(self.link.tell(RaftMessages, said))
+        self.network.run(0.1)
+        self.assertIn(b"RaftMessages", b"".join(written))
+        peer.close()
+        self.network.run(0.1)
+        self.assertFalse(self.link.tell(RaftMessages, said))
+        self.assert_stops()
 
     def test_settled(self) -> None:
         """Else a client takes a node for down that it has not tried yet."""
