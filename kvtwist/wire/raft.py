@@ -284,8 +284,6 @@ def _read_append(data: bytes, at: int) -> tuple[int, Message, int]:
     if count > ENTRIES_MAX:
         raise ValueError(f"{count} entries in one message: {ENTRIES_MAX} are allowed")
     start, at = at, at + count * _ENTRY_BYTES
-    if at > len(data):
-        raise ValueError("entries are cut off")
     entries: list[Entry] = []
     kinds, index, latest = _ENTRY_KINDS, prev_index, prev_term
     for entry_term, kind, length in _ENTRY.iter_unpack(data[start:at]):

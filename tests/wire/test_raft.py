@@ -367,9 +367,11 @@ class DamageTests(SynchronousTestCase):
             f"{append} 00000001 0000000000000004 02 00000001 07",  # no configuration
             f"{append} 00000001 0000000000000004 01 00000002 07",  # cut off
             f"{append} 00000002 0000000000000004 {noop}",
+            f"{append} 00000002 0000000000000004 {noop} 0000000000000004",
             f"{append} ffffffff",
             f"09 01 {COMMON} 0000000000000006 0000000000000004 00000001 00000000 07",
-            f"09 01 {COMMON} 0000000000000006 0000000000000004 00000000 ffffffff",
+            f"09 01 {COMMON} 0000000000000006 0000000000000004 0000001d 00000002 {THREE} 07",
+            f"09 01 {COMMON} 0000000000000006 0000000000000004 0000001d ffffffff {THREE}",
             f"06 01 {COMMON} 02",
             f"0d 01 {COMMON.replace('0', '8', 1)}",  # a group of more than 63 bits
             f"0d 01 {COMMON} 0d",

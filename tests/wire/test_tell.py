@@ -210,7 +210,17 @@ class TellerTests(TellTestCase):
         teller.go()
         self.turn.close()
         self.assertFalse(self.tell(teller))
-        self.assertEqual(teller.protocol._outbox.small_told_bytes, 0)
+        self.assertEqual(teller.written, 0)
+
+    def test_lost_while_it_waits(self) -> None:
+        """Else what was told to a peer that is gone stays in memory, or is counted on."""
+        teller = self.teller(tell_bytes_unsent_max=100_000)
+        while self.tell(teller, 0, 1000):
+            pass
+        outbox = teller.protocol._outbox
+        self.assertGreater(outbox.small_told_bytes, 90_000)
+        teller.go()
+        self.assertEqual((outbox.small_told_bytes, outbox.unread_bytes), (0, 0))
 
     def test_calls_do_not_count(self) -> None:
         """Else requests that wait keep the messages away that they wait for."""
