@@ -3,11 +3,12 @@
     python -m tests.fuzz.wire [seconds]
 
 Guided by coverage where atheris is installed (``pip install atheris``), else by random changes of
-valid streams. Three things must hold for any bytes, cut into any chunks:
+valid streams. Four things must hold for any bytes, cut into any chunks:
 
 * the reader gives the same boxes as a naive second reader, or `FramingError` where that one does;
 * what it holds is no more than its limits and the chunk;
-* a connection of a node answers, or drops itself, and raises nothing.
+* a connection of a node answers, or drops itself, and raises nothing;
+* what Raft messages are read from is refused, or is exactly what these messages are written as.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import sys
 import time
 from collections.abc import Iterator
 from typing import Any
+from zlib import crc32
 
 from twisted.internet.testing import StringTransport
 from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from zope.interface import implementer
 
-from kvtwist.core.raft.messages import Heartbeat, HigherTerm
+from kvtwist.core.raft import Configuration, Entry, EntryKind, Snapshot
+from kvtwist.core.raft.messages import AppendRequest, AppendResponse, Heartbeat, InstallSnapshot
+from kvtwist.errors import MalformedRequest
 from kvtwist.wire.boxes import (
     COMMAND,
     BoxLimits,
@@ -33,10 +37,19 @@ from kvtwist.wire.boxes import (
 )
 from kvtwist.wire.codec import codec_of
 from kvtwist.wire.commands import COMMANDS, Get, Put
-from kvtwist.wire.raft import write_messages
+from kvtwist.wire.raft import read_messages, write_messages
 from tests.cluster import SimulatedCluster
 
-RAFT = b"".join(write_messages([(2, Heartbeat(1, 2, 3, 4)), (3, HigherTerm(1, 2, 3))]))
+_SNAPSHOT = Snapshot(7, 3, Configuration((1, 2), (3,)), b"state")
+_ENTRIES = (Entry(7, 3, data=b"d" * 20), Entry(8, 4, EntryKind.NOOP))
+(RAFT,) = write_messages(
+    [
+        (2, Heartbeat(1, 2, 4, 6)),
+        (3, AppendRequest(1, 2, 4, 6, 3, _ENTRIES, 6)),
+        (4, InstallSnapshot(1, 2, 4, _SNAPSHOT)),
+        (5, AppendResponse(2, 1, 4, 8)),
+    ]
+)
 LIMITS = BoxLimits(box_bytes_max=4096, box_pairs_max=32)
 SECONDS_DEFAULT = 600.0
 
@@ -82,6 +95,16 @@ def check_reader(data: bytes, cuts: list[int]) -> None:
             assert len(seen) <= 6
         else:
             assert seen == wanted, (data, cuts)
+
+
+def check_messages(payload: bytes) -> None:
+    """Raft messages, as they are and with a checksum that is right."""
+    for data in (payload, crc32(payload[4:]).to_bytes(4, "big") + payload[4:]):
+        try:
+            messages = read_messages(data)
+        except MalformedRequest:
+            continue
+        assert b"".join(write_messages(messages)) == data, data
 
 
 @implementer(ILogObserver)
@@ -179,6 +202,7 @@ def run_random(seconds: float, seed: int, inputs_max: float = float("inf")) -> i
         data = changed(next(streams), chance) if chance.random() < 0.9 else chance.randbytes(200)
         cuts = cuts_in(data, chance)
         check_reader(data, cuts)
+        check_messages(changed(RAFT, chance))
         node.check(data, cuts)
         inputs += 1
     return inputs
@@ -194,6 +218,7 @@ def run_guided(seconds: float) -> None:
         chance = random.Random(len(raw))
         cuts = cuts_in(raw, chance)
         check_reader(raw, cuts)
+        check_messages(raw)
         node.check(raw, cuts)
 
     atheris.instrument_all()
