@@ -34,6 +34,7 @@ from kvtwist.node.founder import Founder, Hopeless
 from kvtwist.node.limits import Limits
 from kvtwist.node.partitions import MemoryPartitions, Partitions
 from kvtwist.node.peers import Peers
+from kvtwist.node.post import Post
 from kvtwist.node.router import Router
 from kvtwist.node.server import Server
 from kvtwist.storage.directory import DataDirectory
@@ -187,10 +188,11 @@ class Node(Service):
             features(limits.boxes),
             *(_kept(storage.directory) if storage else ()),
         )
-        self._partitions = self._make_partitions(storage, elapsed_seconds)
         self.peers = Peers(
             reactor, self.cluster.others, self.cluster.greeting, chance, deadlines, limits, turn
         )
+        post = Post(config.name, self.peers)
+        self._partitions = self._make_partitions(storage, post, elapsed_seconds)
         self._router = Router(
             reactor,
             self.cluster,
@@ -209,6 +211,7 @@ class Node(Service):
             self._router,
             deadlines,
             config.limits,
+            post,
             turn,
         )
         self.cluster.when_founded(self._reach_members)
@@ -222,34 +225,39 @@ class Node(Service):
             raise
 
     def _make_partitions(
-        self, storage: Storage | None, elapsed_seconds: Callable[[], float]
+        self, storage: Storage | None, post: Post, elapsed_seconds: Callable[[], float]
     ) -> Partitions:
         if storage is None:
-            return MemoryPartitions(lambda: secrets.randbits(FIRST_REVISION_BITS))
+            return MemoryPartitions(
+                self._config.name, lambda: secrets.randbits(FIRST_REVISION_BITS)
+            )
         return DurablePartitions(
             self._reactor,
             self._config.name,
             storage.directory,
             storage.store,
+            post,
             self._give_up,
             elapsed_seconds,
             self._chance,
         )
 
     def stopService(self) -> Deferred[None]:
-        """Take no new connections and requests, answer what is being worked on, hang up."""
+        """Have others lead, take no new connections and requests, answer what is being worked on,
+        hang up (T11)."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
         self._founder.stop()
+        await self._partitions.hand_over()
         self._router.stop()
         if self._port is not None:
             port, self._port = self._port, None
             await _finished(port.stopListening())
         await self.server.drain()
-        await self.peers.stop()
         await self._partitions.stop(Unavailable(f"{self._config.name} is stopping"))
+        await self.peers.stop()
         _log.info("{me} has stopped", me=self._config.name)
 
     def _listen(self) -> None:

@@ -1,4 +1,4 @@
-"""Gives the partitions that this node owns to whoever backs the cluster up.
+"""Gives the partitions that this node leads to whoever backs the cluster up.
 
 Each is read from one view of the store, so that it is as it was at one moment; which is after every
 write that was answered before it was asked for. A view pins room on the disk, so there are few at a
@@ -107,8 +107,9 @@ class Backups:
         _, mine = self._router.owned()
         if number >= len(mine):
             raise Refused(f"there is no partition {number}: there are {len(mine)}")
-        if not mine[number]:
-            raise NotLeader(f"partition {number} is another node's")
+        if not self._partitions.leads(number):
+            leader = self._partitions.leader(number) or ""
+            raise NotLeader(f"partition {number} is led by another node", leader=leader)
         if self.open_count >= self._backups_max:
             raise Overloaded(
                 f"{self.open_count} backups are open already: backups_max={self._backups_max}",

@@ -1,51 +1,50 @@
-"""The data of a node that keeps it on disk: each partition that it owns is a Raft group of its own.
+"""The data of a node that keeps it on disk: it has a replica of each group that it is listed for.
 
-Until partitions are replicated a group has one replica, on its owner. All else is as it will be: a
-write is proposed, synced, applied, and then answered; a read is confirmed by the group, and sees
-what was applied.
+A partition of the ring is a Raft group (`kvtwist.core.groups`). A write is proposed by its leader,
+synced by a majority, applied, and then answered; a read is confirmed by a majority, and sees what
+was applied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.protocols import amp
 
-from kvtwist.core.raft import Configuration, Raft, Restored, Settings, Snapshot
+from kvtwist.core.groups import FIRST_GENERATION, META, Group, group_of, groups_of
+from kvtwist.core.raft import Raft, Restored, Settings, Snapshot
 from kvtwist.core.topology import Topology
-from kvtwist.errors import DiskFull, KvtwistError, Unavailable
+from kvtwist.errors import DiskFull, KvtwistError, NotLeader, Unavailable
+from kvtwist.node.leadership import Leadership
 from kvtwist.node.operations import answer_to, proposal, seen
 from kvtwist.node.outgoing import Outgoing, opened
+from kvtwist.node.post import Post
 from kvtwist.node.replica import Replica
 from kvtwist.node.replicas import Replicas
 from kvtwist.storage import logs
 from kvtwist.storage.directory import DataDirectory
 from kvtwist.storage.engine import Batch
+from kvtwist.storage.layout import BASE, group_key
 from kvtwist.storage.snapshots import remove_orphans
 from kvtwist.storage.states import StoredState, load_state, new_state, remove_group
 from kvtwist.storage.store import Condition, Store
 from kvtwist.wire import commands
 from kvtwist.wire.connection import Arguments
 
-FIRST_GENERATION = 1
-"""Of a partition's membership."""
-
-_REPLICA = 1
-ALONE = Configuration((_REPLICA,))
+LEAVING_SECONDS_MAX = 1.0
+"""How long a node that stops waits for others to lead what it led."""
+_LOOK_SECONDS = 0.02
 _SETTINGS = Settings(quiesce_after_ticks=20)
-
-
-def group_of(partition: int) -> int:
-    """The group that a partition is at the founding. Group 1 is not a partition's."""
-    return partition + 2
 
 
 class DurablePartitions:
     """`kvtwist.node.partitions.Partitions` on disk.
 
+    :param post: carries messages to the other nodes.
     :param failed: called, once, when the node cannot go on.
     :param chance: numbers from 0 to 1, for election timeouts.
     """
@@ -56,6 +55,7 @@ class DurablePartitions:
         name: str,
         directory: DataDirectory,
         store: Store,
+        post: Post,
         failed: Callable[[KvtwistError], None],
         seconds: Callable[[], float],
         chance: Callable[[], float],
@@ -65,34 +65,39 @@ class DurablePartitions:
         self._store = store
         self._seconds = seconds
         self._chance = chance
-        self._replicas = Replicas(reactor, store, self._replica, failed)
+        self._reactor = reactor
+        self._post = post
+        self._leadership = Leadership(name, post)
+        self._replicas = Replicas(reactor, store, post, self._replica, failed, self._look)
         self._is_running = False
+        self._groups: Mapping[int, Group] = {}
         self._loaded: dict[int, Restored | None] = {}
+        store.on_full(self._leave)
+        store.on_reopened(self._is_writable)
 
     @property
     def key_count(self) -> int:
-        """How many keys there are."""
-        return self._replicas.key_count
+        """How many keys there are, in all partitions that it has a replica of."""
+        replicas = self._replicas.all()
+        return sum(each.key_count for group, each in replicas.items() if group != META)
 
     def start(self, topology: Topology) -> None:
-        """Load what this node owns, or begin it.
+        """Load the replicas that this node has, or begin them.
 
         It waits for the disk, once.
 
         :raises StorageError: when the store cannot be read as what was written.
         """
-        owned = [
-            group_of(number)
-            for number, row in enumerate(topology.placement.replicas)
-            if row[0] == self._name
-        ]
-        self._remove_restored(owned)
-        loaded = {group: self._load(group) for group in owned}
+        self._groups = groups_of(topology)
+        held = [group for group, each in self._groups.items() if each.replica_of(self._name)]
+        self._remove_restored(held)
+        loaded = {group: self._load(group) for group in held}
         self._begin([group for group, restored in loaded.items() if restored is None])
         self._loaded = {group: restored or self._load(group) for group, restored in loaded.items()}
         known = {group: restored for group, restored in self._loaded.items() if restored}
         self._directory.check_marks(known)
-        self._replicas.start(owned)
+        self._replicas.start(held)
+        self._post.begin(topology, self._groups, self._replicas.step, self._silent)
         self._is_running = True
 
     def stop(self, why: KvtwistError) -> Deferred[None]:
@@ -106,57 +111,125 @@ class DurablePartitions:
         """The index of the last entry that is applied."""
         return self._replicas.replica(group_of(number)).applied_index
 
+    def leads(self, number: int) -> bool:
+        """Whether this node leads the partition, as far as it knows."""
+        replica = self._replicas.all().get(group_of(number))
+        return replica is not None and replica.leads
+
+    def leader(self, number: int) -> str | None:
+        """Who leads the partition, as far as the replica here knows; empty: it knows nobody;
+        ``None``: there is no replica here."""
+        group = group_of(number)
+        replica = self._replicas.all().get(group)
+        if replica is None:
+            return None
+        return self._groups[group].member_of(replica.raft.leader) or ""
+
     def apply(
         self, number: int, command: type[amp.Command], arguments: Arguments
     ) -> Deferred[Arguments]:
-        """Carry *command* out, durably."""
-        try:
-            replica = self._replicas.replica(group_of(number))
-        except KeyError:
-            raise Unavailable(f"{self._name} cannot serve: {self._store.trouble}") from None
+        """Carry *command* out, durably.
+
+        Fails with `NotLeader` when another one has to: nothing was proposed.
+        """
+        replica = self._leading(number)
         if command is commands.Get:
             return replica.read(arguments["key"], arguments["keyspace"] or 0).addCallback(seen)
         if self._store.condition is not Condition.OPEN:
             raise DiskFull(f"{self._name} cannot write: {self._store.trouble}")
-        proposed = replica.propose(proposal(command, arguments, FIRST_GENERATION))
+        proposed = replica.propose(proposal(command, arguments, replica.generation))
         return proposed.addCallback(lambda answer: answer_to(command, answer))
+
+    def _leading(self, number: int) -> Replica:
+        """The replica of the partition here, if it leads.
+
+        :raises NotLeader: when it does not.
+        :raises Unavailable: when this node has no replicas any more.
+        """
+        if not self._replicas.all():
+            raise Unavailable(f"{self._name} cannot serve: {self._store.trouble}")
+        replica = self._replicas.all().get(group_of(number))
+        if replica is None or not replica.leads:
+            leader = self.leader(number) or ""
+            raise NotLeader(f"{self._name} does not lead partition {number}", leader=leader)
+        return replica
 
     def outgoing(self, number: int) -> Deferred[Outgoing]:
         """All of a partition at one moment, after all that was answered before."""
-        group = group_of(number)
-        try:
-            replica = self._replicas.replica(group)
-        except KeyError:
-            raise Unavailable(f"{self._name} cannot serve: {self._store.trouble}") from None
+        replica = self._leading(number)
         if self._store.condition is not Condition.OPEN:
             raise DiskFull(f"{self._name} cannot be backed up: {self._store.trouble}")
-        return replica.settled().addCallback(lambda _: opened(self._store, group))
+        return replica.settled().addCallback(lambda _: opened(self._store, replica.group))
 
     def on_full(self, notify: Callable[[], None]) -> None:
         """Have *notify* called when the disk is full."""
         self._store.on_full(notify)
+
+    # -- who leads ------------------------------------------------------------------------------
+
+    def _led(self) -> Iterator[tuple[Group, Replica]]:
+        for id, replica in self._replicas.all().items():
+            if replica.leads:
+                yield self._groups[id], replica
+
+    def _look(self) -> None:
+        if self._post.is_willing:
+            self._leadership.look(self._led())
+
+    def _silent(self, name: str) -> None:
+        """That node is silent: what it led may need another leader."""
+        for id, replica in self._replicas.all().items():
+            if replica.raft.leader == self._groups[id].replica_of(name):
+                replica.suspect()
+
+    def _leave(self) -> None:
+        """Nothing can be written here: others should lead (S2)."""
+        self._post.is_willing = False
+        self._leadership.leave(self._led())
+
+    def _is_writable(self) -> None:
+        self._post.is_willing = True
+
+    async def hand_over(self) -> None:
+        """This node stops: have others lead what it leads, and wait for that, not for long."""
+        self._leave()
+        for _ in range(int(LEAVING_SECONDS_MAX / _LOOK_SECONDS)):
+            if not any(not replica.is_alone for _, replica in self._led()):
+                return
+            await deferLater(self._reactor, _LOOK_SECONDS, lambda: None)
 
     # -- replicas -------------------------------------------------------------------------------
 
     def _begin(self, groups: list[int]) -> None:
         batch = remove_orphans(self._directory.engine)
         for group in groups:
-            logs.save_base(batch, group, Snapshot(0, 0, ALONE))
+            logs.save_base(batch, group, Snapshot(0, 0, self._groups[group].configuration))
             changes, _ = self._new_state(group).take_batch()
             batch.extend(changes)
         if batch:
             self._directory.engine.commit(batch, sync=True)
 
-    def _remove_restored(self, owned: list[int]) -> None:
+    def _remove_restored(self, held: list[int]) -> None:
         """What a backup had of partitions that are others' goes, now that it is known whose they
-        are: they have it as well."""
+        are: they have it as well. What stays gets its group's replicas."""
         restored = self._directory.record.restored
         if restored is None:
             return
         batch = Batch()
-        for group in {*map(group_of, range(restored.partitions))} - {*owned}:
-            remove_group(batch, group)
+        for group in map(group_of, range(restored.partitions)):
+            if group in held:
+                self._found_restored(batch, group)
+            else:
+                remove_group(batch, group)
         self._directory.have_removed(batch)
+
+    def _found_restored(self, batch: Batch, group: int) -> None:
+        key = group_key(BASE, group)
+        frame = self._directory.engine.get(key)
+        if frame is not None:
+            base = logs.read_base(key, frame)
+            configuration = self._groups[group].configuration
+            logs.save_base(batch, group, replace(base, configuration=configuration))
 
     def _new_state(self, group: int) -> StoredState:
         engine = self._directory.engine
@@ -165,17 +238,16 @@ class DurablePartitions:
     def _load(self, group: int) -> Restored | None:
         return logs.load(self._directory.engine, group, applied=0)
 
-    def _replica(self, group: int, changed: Callable[[Replica], None]) -> Replica:
-        engine = self._directory.engine
-        state = load_state(group, engine, engine.get_cached) or self._new_state(group)
-        restored = self._loaded.pop(group, None) or self._load(group)
-        assert restored is not None
+    def _replica(self, id: int, changed: Callable[[Replica], None]) -> Replica:
+        engine, group = self._directory.engine, self._groups[id]
+        state = load_state(id, engine, engine.get_cached) or self._new_state(id)
+        restored = self._loaded.pop(id, None) or self._load(id)
+        me = group.replica_of(self._name)
+        assert restored is not None and me is not None
         restored = replace(restored, applied=state.machine.applied_index)
-        life = self._directory.record.life
-        raft = Raft(_REPLICA, _SETTINGS, restored, self._chance, life)
-        raft.campaign()
-        replica = Replica(
-            group, raft, state, raft.last_index, self._seconds, changed, lambda *_: None
-        )
+        raft = Raft(me, _SETTINGS, restored, self._chance, self._directory.record.life)
+        if group.owner == self._name:
+            raft.campaign()  # nobody follows it who hears another leader
+        replica = Replica(id, raft, state, raft.last_index, self._seconds, changed, self._post.send)
         changed(replica)
         return replica

@@ -5,8 +5,8 @@ The other kind, on disk, is `kvtwist.node.durable`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.protocols import amp
@@ -20,22 +20,35 @@ from kvtwist.wire.connection import Arguments
 
 
 class Partitions(Protocol):
-    """The partitions that a node owns."""
+    """The partitions that a node has."""
 
     @property
     def key_count(self) -> int:
         """How many keys there are in them."""
 
     def start(self, topology: Topology) -> None:
-        """The cluster is founded: have those that this node owns."""
+        """The cluster is founded: have those that this node is listed for."""
 
     def stop(self, why: KvtwistError) -> Deferred[None]:
         """Take no more commands; fires when all that was acknowledged is where it is kept."""
 
+    def hand_over(self) -> Coroutine[Any, Any, None]:
+        """This node stops: have others lead, where there are any."""
+
+    def leads(self, number: int) -> bool:
+        """Whether commands on partition *number* are carried out here."""
+
+    def leader(self, number: int) -> str | None:
+        """The name of the member that leads partition *number*, as far as this node can say by
+        itself; empty: nobody does; ``None``: it cannot say."""
+
     def apply(
         self, number: int, command: type[amp.Command], arguments: Arguments
     ) -> Arguments | Deferred[Arguments]:
-        """Carry *command* out in partition *number*; the answer to it, without ``applied``."""
+        """Carry *command* out in partition *number*; the answer to it, without ``applied``.
+
+        :raises NotLeader: when that is for another node; nothing was done.
+        """
 
     def applied(self, number: int) -> int:
         """How far partition *number*, which has been used, is applied."""
@@ -50,11 +63,14 @@ class Partitions(Protocol):
 class MemoryPartitions:
     """`Partitions` in memory, each made when it is first written or read.
 
+    :param name: this node's.
     :param first_revision: draws the revision at which a new partition starts to count.
     """
 
-    def __init__(self, first_revision: Callable[[], int]) -> None:
+    def __init__(self, name: str, first_revision: Callable[[], int]) -> None:
+        self._name = name
         self._first_revision = first_revision
+        self._owners: tuple[str, ...] = ()
         self._partitions: dict[int, Partition] = {}
 
     @property
@@ -63,7 +79,19 @@ class MemoryPartitions:
         return sum(map(len, self._partitions.values()))
 
     def start(self, topology: Topology) -> None:
-        """Nothing to do."""
+        """Know who owns what: that is who leads it."""
+        self._owners = tuple(row[0] for row in topology.placement.replicas)
+
+    def leads(self, number: int) -> bool:
+        """Whether this node owns the partition."""
+        return self._owners[number] == self._name
+
+    def leader(self, number: int) -> str:
+        """The owner."""
+        return self._owners[number]
+
+    async def hand_over(self) -> None:
+        """Nobody else has the data."""
 
     def stop(self, why: KvtwistError) -> Deferred[None]:
         """Nothing to do."""

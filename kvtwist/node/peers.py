@@ -19,8 +19,8 @@ from kvtwist.wire.turn import Turn
 class Peers:
     """Two links to each of *addresses*.
 
-    *Control* carries what must never wait: the founding, signs of life. *Bulk* carries forwarded
-    requests, which may be large.
+    *Control* carries what must never wait: the founding, signs of life, messages between replicas.
+    *Bulk* carries what may be large: forwarded requests, long appends.
     """
 
     def __init__(
@@ -62,6 +62,13 @@ class Peers:
         :raises KeyError: when nobody is known there.
         """
         return self._bulk[address]
+
+    def control_to(self, address: Address) -> Link:
+        """The link to *address* for what must not wait.
+
+        :raises KeyError: when nobody is known there.
+        """
+        return self._control[address]
 
     def control(self) -> tuple[Link, ...]:
         """The links for what must not wait, one to each peer."""

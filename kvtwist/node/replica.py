@@ -26,6 +26,8 @@ from kvtwist.core.raft import (
     Raft,
     ReadState,
     Ready,
+    Reason,
+    Role,
     Snapshot,
 )
 from kvtwist.core.raft.log import total_bytes
@@ -34,7 +36,7 @@ from kvtwist.core.state.commands import Command, decode, encode
 from kvtwist.core.state.contents import Stored, stored_key
 from kvtwist.core.state.logtime import LogClock
 from kvtwist.core.state.records import Record
-from kvtwist.errors import KvtwistError, OutcomeUnknown, Unavailable
+from kvtwist.errors import KvtwistError, NotLeader, OutcomeUnknown, Overloaded, Unavailable
 from kvtwist.storage import logs
 from kvtwist.storage.engine import Batch, View
 from kvtwist.storage.marks import Mark
@@ -44,6 +46,10 @@ LOG_ENTRIES_MAX = 2048
 LOG_BYTES_MAX = 1 << 20
 """A log is compacted when it has more of either, to half of it: what is left is for replicas that
 are slow (R14). It is in memory, too. One entry alone may be larger."""
+
+DEPOSED_TICKS = 10
+"""So long a replica that leads no more waits for its proposals to be committed by the next leader,
+as they mostly are after a hand-over. Then their fate is unknown."""
 
 Stamped = Callable[[int], Command]
 """Makes a command, given its stamp in log time (ms)."""
@@ -128,6 +134,7 @@ class Replica:
         self._savings: deque[tuple[int, Deferred[None]]] = deque()
         self._over: KvtwistError | None = None
         self._mark = Mark(raft.term, raft.vote, 0)
+        self._deposed_ticks = 0
 
     # -- what users want ----------------------------------------------------------------------
 
@@ -183,6 +190,21 @@ class Replica:
         return self._state.machine.applied_index
 
     @property
+    def leads(self) -> bool:
+        """Whether it leads the group, as far as it knows."""
+        return self.raft.role is Role.LEADER
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is the group's only replica."""
+        return self.raft.configuration.replicas == (self.raft.replica,)
+
+    @property
+    def generation(self) -> int:
+        """Of the partition's membership, as far as it has been applied here."""
+        return self._state.machine.generation
+
+    @property
     def key_count(self) -> int:
         """How many keys there are."""
         return self._state.machine.key_count
@@ -203,6 +225,41 @@ class Replica:
         self.raft.tick()
         if self.raft.has_ready():
             self._changed(self)
+        if self._proposals:
+            self._tick_proposals()
+
+    def _tick_proposals(self) -> None:
+        """Do not wait for long for what another leader may commit, or not."""
+        if self.leads and all(each.term == self.raft.term for each in self._proposals.values()):
+            self._deposed_ticks = 0
+            return
+        self._deposed_ticks += 1
+        if self._deposed_ticks >= DEPOSED_TICKS:
+            self._deposed_ticks = 0
+            self.lose_proposals(OutcomeUnknown("its leader was deposed before it was committed"))
+
+    def suspect(self) -> None:
+        """The leader's node is silent."""
+        self.raft.suspect()
+        if self.raft.has_ready():
+            self._changed(self)
+
+    # -- leadership -----------------------------------------------------------------------------
+
+    def hand_over(self, to: int) -> bool:
+        """Hand leadership to replica *to*, if that is close, and this one leads; whether it began."""
+        if not self.leads:
+            return False
+        dropped = self.raft.transfer_leadership(to)
+        if self.raft.has_ready():
+            self._changed(self)
+        return dropped is None
+
+    def closest_followers(self) -> list[int]:
+        """The other voters, those first whose logs are closest to this leader's."""
+        match = {replica: each.match for replica, each in self.raft.progress().items()}
+        voters = [each for each in self.raft.configuration.voters if each in match]
+        return sorted(voters, key=lambda each: (-match[each], each))
 
     def step(self, message: Message) -> None:
         """A message has come."""
@@ -405,5 +462,9 @@ def _log_bytes(raft: Raft) -> int:
     return total_bytes(raft.log.entries(raft.first_index, raft.last_index))
 
 
-def _dropped(group: int, dropped: Dropped) -> Unavailable:
-    return Unavailable(f"group {group} does not take it: {dropped.reason.value}")
+def _dropped(group: int, dropped: Dropped) -> KvtwistError:
+    """What became of a request that was dropped: nothing."""
+    why = f"group {group} does not take it: {dropped.reason.value}"
+    if dropped.reason is Reason.UNCOMMITTED_BYTES:
+        return Overloaded(why, setting="uncommitted_bytes_max")
+    return NotLeader(why)

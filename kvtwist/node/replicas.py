@@ -12,15 +12,17 @@ made anew from what the store has, as after a crash (S2, S8).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kvtwist.core.raft import Message
 from kvtwist.core.state.contents import Stored
 from kvtwist.errors import KvtwistError, OutcomeUnknown, StoreFailed
+from kvtwist.node.leadership import LOOK_TICKS
 from kvtwist.node.replica import Replica, Written
 from kvtwist.storage.engine import Batch
 from kvtwist.storage.marks import Mark
@@ -33,10 +35,22 @@ MARK_TICKS = 20
 _log = Logger(namespace="kvtwist.node")
 
 
+class Carrier(Protocol):
+    """Carries messages between nodes: `kvtwist.node.post.Post`."""
+
+    def flush(self) -> None:
+        """Send what this turn has brought."""
+
+    def tick(self) -> None:
+        """Time passes."""
+
+
 class Replicas:
     """The replicas of a node.
 
+    :param post: carries messages to other nodes.
     :param make: makes a replica anew from the store, given whom to tell of changes.
+    :param looked: called every `LOOK_TICKS`, to see who should lead.
     :param failed: called, once, when a replica cannot go on: the node has to end.
     """
 
@@ -44,11 +58,15 @@ class Replicas:
         self,
         reactor: Any,
         store: Store,
+        post: Carrier,
         make: Callable[[int, Callable[[Replica], None]], Replica],
         failed: Callable[[KvtwistError], None],
+        looked: Callable[[], None],
     ) -> None:
         self._reactor = reactor
         self._store = store
+        self._post = post
+        self._looked = looked
         self._make = make
         self._failed: Callable[[KvtwistError], None] | None = failed
         self._replicas: dict[int, Replica] = {}
@@ -80,10 +98,15 @@ class Replicas:
         """
         return self._replicas[group]
 
-    @property
-    def key_count(self) -> int:
-        """How many keys there are in all."""
-        return sum(replica.key_count for replica in self._replicas.values())
+    def all(self) -> Mapping[int, Replica]:
+        """All of them, by group; not to be changed."""
+        return self._replicas
+
+    def step(self, group: int, message: Message) -> None:
+        """A message has come for the replica of *group*; nobody's, if there is none here."""
+        replica = self._replicas.get(group)
+        if replica is not None:
+            replica.step(message)
 
     # -- turns --------------------------------------------------------------------------------
 
@@ -95,8 +118,11 @@ class Replicas:
 
     def _tick(self) -> None:
         self._ticks += 1
-        for replica in self._replicas.values():
+        self._post.tick()
+        for replica in list(self._replicas.values()):
             replica.tick()
+        if self._ticks % LOOK_TICKS == 0:
+            self._looked()
 
     def _due_marks(self) -> dict[int, Mark]:
         """What is committed, noted at most once a second (S7)."""
@@ -128,6 +154,7 @@ class Replicas:
                 written.append((replica, taken))
                 if taken.mark is not None:
                     marks[replica.group] = taken.mark
+        self._post.flush()
         if batch:
             sync = any(what.sync for _, what in written)
             committed = self._store.write(batch, sync=sync, marks=self._due_marks() | marks)
@@ -147,12 +174,14 @@ class Replicas:
 
     def _not_written(self, failure: Failure, written: list[tuple[Replica, Written]]) -> None:
         """The batch has failed, or was refused: tell who waits for what was in it. The replicas are
-        made anew when the store is there again; if it ever is."""
+        made anew when the store is there again; if it ever is.
+
+        What was refused here may have been sent to others, and be committed by them."""
         error = failure.value
         if not isinstance(error, KvtwistError):
             failure.raiseException()
         for replica, _ in written:
-            replica.lose_proposals(error)
+            replica.lose_proposals(error if replica.is_alone else OutcomeUnknown(str(error)))
 
     # -- applying -------------------------------------------------------------------------------
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from shutil import rmtree
 from typing import BinaryIO, TypeAlias
 
-from kvtwist.core.raft import HardState, Ready, Snapshot
+from kvtwist.core.groups import FIRST_GENERATION, group_of
+from kvtwist.core.raft import Configuration, HardState, Ready, Snapshot
 from kvtwist.core.state.fields import MalformedBytes, UnknownKind
 from kvtwist.core.topology import check_name
 from kvtwist.errors import ConfigurationError, StoreDamaged
-from kvtwist.node.durable import ALONE, FIRST_GENERATION, group_of
 from kvtwist.storage import logs
 from kvtwist.storage.backup import BackupHeader, BackupReader, Readable, sync_directory, verify
 from kvtwist.storage.directory import DataDirectory, RestoredFrom
@@ -25,6 +25,8 @@ from kvtwist.storage.engine import Batch, Engine
 from kvtwist.storage.snapshots import Incoming
 
 TERM = 1
+_NOBODY = Configuration()
+"""Who has the replicas is known when the cluster is founded."""
 """Of the last entry before the log of a restored group."""
 
 Watch: TypeAlias = Callable[[int], None]
@@ -98,7 +100,7 @@ def _batches(group: int, applied_index: int, chunks: Iterator[bytes]) -> Iterato
     yield from incoming.finish(with_sessions=False)
     batch = Batch()
     incoming.begin(batch, FIRST_GENERATION)
-    logs.save_base(batch, group, Snapshot(applied_index, TERM, ALONE))
+    logs.save_base(batch, group, Snapshot(applied_index, TERM, _NOBODY))
     logs.save(batch, group, Ready(1, HardState(TERM, 0, applied_index)), applied_index)
     yield batch
 

@@ -1,9 +1,11 @@
-"""Brings each request on data to the node that owns its key.
+"""Brings each request on data to the node that leads its key's partition.
 
-A request is carried out here if this node owns the key; else it is forwarded to the owner, once: a
-forwarded request is never passed on again. What is sent again, and when:
+A request is carried out here if this node leads the partition; else it is forwarded to the leader,
+once: a forwarded request is never passed on again, but answered with who leads. What is sent again,
+and when:
 
-* nothing has left (`NotSent`), or the owner says that nothing was done: again, while time remains;
+* nothing has left (`NotSent`), or the other end says that nothing was done: again, to whoever leads
+  by then, while time remains; so a request that comes during an election waits for its end;
 * a read without an answer: again, while time remains;
 * a write without an answer: never. Whether it was carried out is unknown, and is said so (C3).
 """
@@ -14,32 +16,35 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.task import deferLater
 from twisted.protocols import amp
+from twisted.python.failure import Failure
 
 from kvtwist.core.ring import partition_of
 from kvtwist.core.topology import Member, Topology
 from kvtwist.errors import (
+    KvtwistError,
     NotLeader,
     NotSent,
     OutcomeUnknown,
-    Overloaded,
     Refused,
     TooLarge,
     Unavailable,
 )
 from kvtwist.node.cluster import Cluster
+from kvtwist.node.leaders import Leaders
 from kvtwist.node.limits import Limits
 from kvtwist.node.partitions import OPERATIONS, MemoryPartitions, Partitions
 from kvtwist.node.peers import Peers
+from kvtwist.wire.again import may_be_sent_again
 from kvtwist.wire.boxes import VALUE_BYTES_MAX
 from kvtwist.wire.commands import REQUEST_TIMEOUT_MS, WRITES
 from kvtwist.wire.connection import Arguments, Connection, Responder
 from kvtwist.wire.frequent import get_answer, nothing_answer, put_answer
 
 REQUEST_TIMEOUT_MS_MAX = 60_000
-RETRY_DELAY_SECONDS = 0.05
+RETRY_DELAY_SECONDS = 0.02
 
 
 class Router:
@@ -69,6 +74,7 @@ class Router:
         self._chance = chance
         self._stopping = False
         self._topology: Topology | None = None
+        self._leaders: Leaders
         self._mine: list[bool] = []
         self._places: list[bytes] = []
 
@@ -95,14 +101,57 @@ class Router:
         :raises NotLeader: when it was forwarded here by mistake.
         """
         check_keyspace(arguments)
-        key, value, forwarded = arguments["key"], arguments.get("value"), arguments["forwarded"]
-        partition, owner = self.locate(key, value, forwarded)
-        if owner is None:
-            answer = self._partitions.apply(partition, command, arguments)
-            if isinstance(answer, dict):
-                return self._marked(answer, partition)
-            return answer.addCallback(self._marked, partition)
-        return Deferred.fromCoroutine(self.forward(command, arguments, owner))
+        number = self._acceptable(arguments["key"], arguments.get("value"))
+        if not self._partitions.leads(number):
+            if arguments["forwarded"]:
+                raise self._not_leader(number)
+            return Deferred.fromCoroutine(
+                self._bring(command, arguments, number, self._deadline(arguments))
+            )
+        answer = self._partitions.apply(number, command, arguments)
+        if isinstance(answer, dict):
+            return self._marked(answer, number)
+        deadline = self._deadline(arguments)
+        bounded = self._bounded(answer, command, deadline).addCallback(self._marked, number)
+        if arguments["forwarded"]:
+            return bounded
+        return bounded.addErrback(self._not_here, command, arguments, number, deadline)
+
+    def _not_here(
+        self,
+        failure: Failure,
+        command: type[amp.Command],
+        arguments: Arguments,
+        number: int,
+        deadline: float,
+    ) -> Deferred[Arguments]:
+        """This node leads no more; nothing was proposed."""
+        failure.trap(NotLeader)
+        return Deferred.fromCoroutine(self._bring(command, arguments, number, deadline))
+
+    def _deadline(self, arguments: Arguments) -> float:
+        timeout_ms = arguments["timeout_ms"] or REQUEST_TIMEOUT_MS
+        return self._elapsed_seconds() + min(timeout_ms, REQUEST_TIMEOUT_MS_MAX) / 1000
+
+    def _bounded(
+        self, answer: Deferred[Arguments], command: type[amp.Command], deadline: float
+    ) -> Deferred[Arguments]:
+        """*answer*, or an error when the time is up: what was proposed may be applied later."""
+
+        def late(failure: Failure) -> Failure:
+            if not failure.check(TimeoutError):
+                return failure
+            if command in WRITES:
+                return Failure(
+                    OutcomeUnknown(
+                        "the write was begun, and was not confirmed by a majority in time: "
+                        "read the key to see"
+                    )
+                )
+            return Failure(Unavailable("a majority did not confirm the read in time"))
+
+        seconds = max(0.0, deadline - self._elapsed_seconds())
+        return answer.addTimeout(seconds, self._reactor).addErrback(late)
 
     def _marked(self, answer: Arguments, partition: int) -> Arguments:
         """The answer, with how far the partition is that gave it."""
@@ -139,28 +188,41 @@ class Router:
         return put_answer(version, self._places[number] + partition.revision.to_bytes(8, "big"))
 
     def locate(self, key: bytes, value: bytes | None, forwarded: bool) -> tuple[int, Member | None]:
-        """The partition of *key*, and its owner; ``None`` for this node.
+        """The partition of *key*, and who leads it; ``None`` for this node.
 
         :param value: what is to be written, if anything.
-        :raises NotDone: as `route` does.
+        :raises NotDone: as `route` does; also when nobody is known to lead.
         """
+        number = self._acceptable(key, value)
+        if self._partitions.leads(number):
+            return number, None
+        if forwarded:
+            raise self._not_leader(number)
+        leader = self._leaders.of(number)
+        if leader is None or leader.name == self._cluster.me.name:
+            raise self._unavailable(number, None, "an election is under way")
+        return number, leader
+
+    def _acceptable(self, key: bytes, value: bytes | None) -> int:
+        """The partition of *key*, if the limits of this node allow the request."""
         limits = self._limits
         if len(key) > limits.key_bytes_max:
             raise _too_large("key", key, limits.key_bytes_max)
         if value is not None and len(value) > limits.value_bytes_max:
             raise _too_large("value", value, limits.value_bytes_max)
+        if self._topology is None:
+            self._look()
+        return partition_of(key, len(self._mine))
+
+    def _not_leader(self, number: int) -> NotLeader:
         topology = self._topology or self._look()
-        partition = partition_of(key, len(self._mine))
-        if self._mine[partition]:
-            return partition, None
-        owner = topology.owner(partition)
-        if forwarded:
-            raise NotLeader(
-                f"{self._cluster.me.name} does not own partition {partition}: {owner.name} does",
-                leader=owner.name,
-                epoch=topology.epoch,
-            )
-        return partition, owner
+        leader = self._partitions.leader(number) or ""
+        return NotLeader(
+            f"{self._cluster.me.name} does not lead partition {number}: "
+            + (f"{leader} does" if leader else "it knows nobody who does"),
+            leader=leader,
+            epoch=topology.epoch,
+        )
 
     def owned(self) -> tuple[bytes, list[bool]]:
         """The cluster's id, and for each partition whether this node owns it.
@@ -185,6 +247,7 @@ class Router:
             cluster + partition.to_bytes(2, "big")
             for partition in range(topology.settings.partitions)
         ]
+        self._leaders = Leaders(name, topology, self._partitions)
         self._topology = topology
         return topology
 
@@ -194,48 +257,92 @@ class Router:
 
         return respond
 
-    async def forward(
-        self, command: type[amp.Command], arguments: Arguments, owner: Member
+    async def _bring(
+        self,
+        command: type[amp.Command],
+        arguments: Arguments,
+        number: int,
+        deadline: float,
     ) -> Arguments:
-        """Have *owner* carry it out.
+        """Bring it to the leader, whoever that is by then.
 
-        :raises Unavailable: when it is definitely not done.
-        :raises OutcomeUnknown: when it writes, and nobody can say.
+        :raises Unavailable: when nobody has done it in time; nothing was done.
+        :raises OutcomeUnknown: when a write was sent, and nobody can say.
         """
-        timeout_ms = arguments["timeout_ms"] or REQUEST_TIMEOUT_MS
-        seconds = min(timeout_ms, REQUEST_TIMEOUT_MS_MAX) / 1000
-        deadline = self._elapsed_seconds() + seconds
-        link = self._peers.bulk(owner.address)
-        trouble, pauses = "", count(0)
-        while (left_seconds := deadline - self._elapsed_seconds()) > 0:
-            passed_on = arguments | {
-                "forwarded": True,
-                "timeout_ms": max(1, int(left_seconds * 1000)),
-            }
+        leader, trouble = None, ""
+        refused: set[str] = set()
+        for attempt in count():
+            if deadline <= self._elapsed_seconds():
+                break
+            leader = self._leaders.of(number, refused)
             try:
-                return await link.call(command, passed_on, left_seconds)
-            except NotSent:
-                trouble = link.trouble
-                await self._reconnected(owner, left_seconds)
-            except (Unavailable, Overloaded) as error:
+                return await self._attempt(command, arguments, number, leader, deadline)
+            except KvtwistError as error:
+                if not may_be_sent_again(command, error):
+                    raise
                 trouble = str(error)
-                await self._pause(next(pauses))
-            except OutcomeUnknown as error:
-                if command in WRITES:
-                    raise _unknown(owner, error) from error
-                trouble = str(error)
-                await self._pause(next(pauses))
-        raise _unavailable(owner, trouble)
+                if leader is not None and isinstance(error, NotLeader | NotSent):
+                    refused.add(leader.name)
+                if isinstance(error, NotLeader):
+                    self._leaders.learn(number, error.leader)
+            await self._pause(attempt)
+            if attempt % 2:
+                refused.clear()
+        raise self._unavailable(number, leader, trouble)
 
-    async def _reconnected(self, owner: Member, left_seconds: float) -> None:
-        link = self._peers.bulk(owner.address)
+    async def _attempt(
+        self,
+        command: type[amp.Command],
+        arguments: Arguments,
+        number: int,
+        leader: Member | None,
+        deadline: float,
+    ) -> Arguments:
+        if leader is None:
+            raise Unavailable("no leader is known: an election is under way, or has no majority")
+        if leader.name != self._cluster.me.name:
+            answer = await self.forward(command, arguments, leader, deadline)
+            return answer | {"leader": leader.name}
+        applied = self._partitions.apply(number, command, arguments)
+        if not isinstance(applied, dict):
+            applied = await self._bounded(applied, command, deadline)
+        return self._marked(applied, number)
+
+    async def forward(
+        self,
+        command: type[amp.Command],
+        arguments: Arguments,
+        leader: Member,
+        deadline: float | None = None,
+    ) -> Arguments:
+        """Have *leader* carry it out: one attempt.
+
+        :raises OutcomeUnknown: when it was sent, and nobody can say.
+        """
+        deadline = self._deadline(arguments) if deadline is None else deadline
+        left_seconds = max(0.0, deadline - self._elapsed_seconds())
+        passed_on = arguments | {
+            "forwarded": True,
+            "timeout_ms": max(1, int(left_seconds * 1000)),
+        }
         try:
-            await link.when_connected(left_seconds)
-        except NotSent as error:
-            raise _unavailable(owner, link.trouble) from error
+            return await self._peers.bulk(leader.address).call(command, passed_on, left_seconds)
+        except OutcomeUnknown as error:
+            if command in WRITES:
+                raise _unknown(leader, error) from error
+            raise
+
+    def _unavailable(self, number: int, leader: Member | None, trouble: str) -> Unavailable:
+        topology = self._topology or self._look()
+        members = (leader,) if leader is not None else topology.replicas(number)
+        return Unavailable(
+            f"partition {number} of {', '.join(each.name for each in topology.replicas(number))} "
+            f"cannot be used: {trouble}",
+            waiting_for=[each.name for each in members],
+        )
 
     async def _pause(self, number: int) -> None:
-        seconds = RETRY_DELAY_SECONDS * 2.0 ** min(number, 4) * (1 + self._chance()) / 2
+        seconds = RETRY_DELAY_SECONDS * 2.0 ** min(number, 3) * (1 + self._chance()) / 2
         await deferLater(self._reactor, seconds, lambda: None)
 
 
@@ -248,16 +355,9 @@ def check_keyspace(arguments: Arguments) -> None:
         raise Refused(f"there is no keyspace {arguments['keyspace']}: use 0, or leave it out")
 
 
-def _unavailable(owner: Member, trouble: str) -> Unavailable:
-    return Unavailable(
-        f"{owner.name} at {owner.address} owns this key and does not answer: {trouble}",
-        waiting_for=[owner.name],
-    )
-
-
-def _unknown(owner: Member, error: OutcomeUnknown) -> OutcomeUnknown:
+def _unknown(leader: Member, error: OutcomeUnknown) -> OutcomeUnknown:
     return OutcomeUnknown(
-        f"the write was sent to {owner.name} at {owner.address}, and its fate is "
+        f"the write was sent to {leader.name} at {leader.address}, and its fate is "
         f"unknown ({error}): read the key to see"
     )
 

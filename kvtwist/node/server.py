@@ -20,6 +20,7 @@ from kvtwist.node.cluster import Cluster
 from kvtwist.node.limits import Limits
 from kvtwist.node.partitions import Partitions
 from kvtwist.node.peers import Peers
+from kvtwist.node.post import Post
 from kvtwist.node.router import Router
 from kvtwist.wire import commands
 from kvtwist.wire.connection import Arguments, Connection, responders
@@ -51,9 +52,11 @@ class Server(Factory):
         router: Router,
         deadlines: Deadlines,
         limits: Limits,
+        post: Post,
         turn: Turn | None = None,
     ) -> None:
         self._reactor = reactor
+        self._post = post
         self._turn = turn or Turn()
         self._frequent_responder = router.answer_here
         self._cluster = cluster
@@ -73,8 +76,9 @@ class Server(Factory):
             {
                 commands.Hello: self._hello,
                 commands.Ping: lambda _, __: {},
+                commands.RaftMessages: post.receive,
                 commands.Found: lambda _, __: write_view(cluster.view()),
-                commands.DescribeTopology: lambda _, __: write_topology(cluster.founded()),
+                commands.DescribeTopology: lambda _, __: self._topology(),
                 commands.Status: lambda _, __: self._status(),
                 **router.responders(),
                 **Batches(router, partitions, limits).responders(),
@@ -139,12 +143,16 @@ class Server(Factory):
         """Wait until nobody has said anything for a moment and nothing is being worked on.
 
         What is under way to this node is so answered, if only with a refusal: a write whose
-        connection is closed instead would be unknown to whoever sent it.
+        connection is closed instead would be unknown to whoever sent it. Replicas go on talking.
         """
         seen: dict[Connection, int] = {}
         for _ in range(int(DRAIN_SECONDS_MAX / QUIET_SECONDS)):
             await deferLater(self._reactor, QUIET_SECONDS, lambda: None)
-            now = {connection: connection.reads for connection in self._connections}
+            now = {
+                connection: connection.reads
+                for connection in self._connections
+                if not self._post.is_carrier(connection)
+            }
             working = any(connection.unanswered for connection in self._connections)
             if now == seen and not working:
                 return
@@ -183,6 +191,11 @@ class Server(Factory):
             self._refusals.add(str(refusal))
             _log.warn("refused a connection: {refusal}", refusal=refusal)
         return refusal
+
+    def _topology(self) -> Arguments:
+        topology = self._cluster.founded()
+        partitions = range(topology.settings.partitions)
+        return write_topology(topology, [self._partitions.leader(each) for each in partitions])
 
     def _status(self) -> Arguments:
         topology = self._cluster.topology

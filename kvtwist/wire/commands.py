@@ -25,6 +25,9 @@ each partition that was read or written, its number (2, big-endian) and how far 
 node that has others carry out a part joins their marks to its own (`kvtwist.wire.applied`). A
 client that shows the highest that it has seen of a partition can be given reads that are no older.
 An answer may have no ``applied``, and has none when nothing was read or written.
+
+``leader`` in an answer is the name of the member that the request was passed on to, since it leads
+the key's partition: it can be asked at once the next time.
 """
 
 from __future__ import annotations
@@ -78,7 +81,7 @@ _SETTINGS: _Pairs = [
 ]
 
 
-_SEEN: _Pairs = [(b"applied", Blob(optional=True))]
+_SEEN: _Pairs = [(b"applied", Blob(optional=True)), (b"leader", amp.Unicode(optional=True))]
 
 
 def _errors(*classes: type[Any]) -> _Errors:
@@ -175,7 +178,8 @@ class DescribeTopology(amp.Command):
     """Ask for the topology: who the members are, and which of them have which partition.
 
     Row *p* of ``placement`` lists partition *p*'s replicas, its owner first, as indexes into
-    ``members``.
+    ``members``. ``leaders`` says who leads each partition, as far as the asked node knows: 0 for
+    nobody, else one more than an index into ``members``.
     """
 
     arguments: ClassVar[_Pairs] = [*_COMMON]
@@ -185,6 +189,7 @@ class DescribeTopology(amp.Command):
         *_SETTINGS,
         (b"members", amp.AmpList(_MEMBER)),
         (b"placement", Rows()),
+        (b"leaders", Numbers(optional=True)),
     ]
     errors: ClassVar[_Errors] = _ANY_ERRORS | _errors(Unavailable)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from kvtwist.core.address import parse_address
@@ -68,8 +69,11 @@ def read_view(answer: Arguments) -> View:
     )
 
 
-def write_topology(topology: Topology) -> Arguments:
-    """A topology as the answer to `kvtwist.wire.commands.DescribeTopology`."""
+def write_topology(topology: Topology, leaders: Sequence[str | None] = ()) -> Arguments:
+    """A topology as the answer to `kvtwist.wire.commands.DescribeTopology`.
+
+    :param leaders: for each partition the name of who leads it, if that is known.
+    """
     index = {member.name: at for at, member in enumerate(topology.members)}
     rows: tuple[Row, ...] = tuple(
         tuple(index[name] for name in row) for row in topology.placement.replicas
@@ -80,4 +84,5 @@ def write_topology(topology: Topology) -> Arguments:
         **write_settings(topology.settings),
         "members": [write_member(member) for member in topology.members],
         "placement": rows,
+        "leaders": [index[name] + 1 if name else 0 for name in leaders],
     }

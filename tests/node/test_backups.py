@@ -19,6 +19,7 @@ from kvtwist.cli.backup import backup
 from kvtwist.cli.progress import Progress
 from kvtwist.cli.show import Printer
 from kvtwist.core.address import Address
+from kvtwist.core.groups import group_of
 from kvtwist.core.ring import partition_of
 from kvtwist.core.state.commands import Write
 from kvtwist.core.state.contents import Contents
@@ -32,7 +33,6 @@ from kvtwist.errors import (
     Unavailable,
 )
 from kvtwist.node.backups import LASTING_SECONDS_MAX, SILENT_SECONDS_MAX, Backups
-from kvtwist.node.durable import group_of
 from kvtwist.node.outgoing import PIECE_BYTES_MAX, Outgoing, opened
 from kvtwist.storage.backup import BackupReader
 from kvtwist.storage.engine import Batch

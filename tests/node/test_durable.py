@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.client import Client
 from kvtwist.core.address import Address
+from kvtwist.core.groups import group_of
 from kvtwist.core.ring import partition_of
 from kvtwist.core.topology import Settings
 from kvtwist.errors import (
@@ -21,7 +22,6 @@ from kvtwist.errors import (
     StoreFailed,
     VersionMismatch,
 )
-from kvtwist.node.durable import group_of
 from kvtwist.node.replica import LOG_BYTES_MAX, LOG_ENTRIES_MAX
 from kvtwist.node.replicas import Replicas
 from kvtwist.service import Node

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from kvtwist.client import Client, Record
+from kvtwist.core.groups import group_of
 from kvtwist.core.ring import partition_of
 from kvtwist.core.state.commands import OpenSession
 from kvtwist.core.topology import Settings
 from kvtwist.errors import ConfigurationError, StoreDamaged, StoreFailed, Unavailable
 from kvtwist.node import restoring
-from kvtwist.node.durable import group_of
 from kvtwist.node.restoring import fill, restore
 from kvtwist.storage.backup import verify
 from kvtwist.storage.check import check, check_view

@@ -43,7 +43,8 @@ class Alone:
         self.cluster = Cluster(me, (me.address,), Settings(partitions=4), clock.seconds, 0)
         peers = Peers(clock, (), Greeting, lambda: 0.5, Deadlines(clock), LIMITS.of_connection())
         self.cluster.start()
-        self.store = MemoryPartitions(lambda: 100)
+        self.store = MemoryPartitions("node-1", lambda: 100)
+        self.store.start(self.cluster.founded())
         self.router = Router(
             clock, self.cluster, self.store, peers, LIMITS, clock.seconds, lambda: 0.5
         )

@@ -15,19 +15,22 @@ import random
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 from twisted.internet import reactor
 from twisted.python.failure import Failure
 
+from kvtwist.core.address import Address
+from kvtwist.core.groups import group_of
 from kvtwist.core.state.answers import Answer, Written
 from kvtwist.core.state.commands import NO_SESSION, Command, Write
 from kvtwist.core.state.operations import Operation, Put
 from kvtwist.core.state.records import Record
+from kvtwist.core.topology import Member, Settings, Topology
 from kvtwist.errors import KvtwistError, OutcomeUnknown
 from kvtwist.node import replica
-from kvtwist.node.durable import DurablePartitions, group_of
+from kvtwist.node.durable import DurablePartitions
+from kvtwist.node.post import Post
 from kvtwist.storage.directory import DataDirectory
 from kvtwist.storage.engine import Batch
 from kvtwist.storage.rocks import RocksEngine
@@ -66,14 +69,21 @@ class Writer:
         threads = (Thread(reactor, "writer"), Thread(reactor, "reader"))
         store = Store(self._clock, directory.engine, *threads, directory.marks)
         self._partitions = DurablePartitions(
-            self._clock, NAME, directory, store, self._failed, time.monotonic, random.random
+            self._clock,
+            NAME,
+            directory,
+            store,
+            Post(NAME, cast(Any, None)),  # there is nobody else
+            self._failed,
+            time.monotonic,
+            random.random,
         )
         self._following = first
 
     def start(self) -> None:
         """Begin."""
-        placement = SimpleNamespace(replicas=[(NAME,)] * PARTITIONS)
-        self._partitions.start(cast(Any, SimpleNamespace(placement=placement)))
+        me = Member(NAME, IDENTITY, Address("127.0.0.1", 1))
+        self._partitions.start(Topology("0" * 32, 1, [me], Settings(partitions=PARTITIONS)))
         say(f"begun {os.getpid()}")
         for _ in range(IN_FLIGHT):
             self._write()

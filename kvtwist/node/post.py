@@ -1,0 +1,265 @@
+"""Carries Raft messages between the replicas of this node and those of others, and signs of life.
+
+All that the groups of a node have for one peer in one turn goes in one box, heartbeats too: that is
+what makes many groups cheap. A box with nothing in it is sent when there was none for a while, so
+that a node that is silent is one that is gone, frozen or cut off, whatever its groups are doing.
+Groups that have fallen silent rely on it: whoever is told that the node of their leader is silent
+has them look for another one.
+
+Only who is known by name and identity may speak for a replica, and only for its own (R11): all else
+is passed over. A message may be lost: what cannot be sent now is not kept.
+
+Silence is counted in ticks of this node's own timer, not in seconds: a node that was frozen itself
+has counted nothing, and accuses nobody (W7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from twisted.logger import Logger
+
+from kvtwist.core.groups import Group
+from kvtwist.core.raft import Message
+from kvtwist.core.raft.messages import AppendRequest
+from kvtwist.core.topology import Member, Topology
+from kvtwist.errors import MalformedRequest
+from kvtwist.node.peers import Peers
+from kvtwist.wire.commands import RaftMessages
+from kvtwist.wire.connection import Arguments, Connection
+from kvtwist.wire.link import Link
+from kvtwist.wire.raft import read_messages, write_messages
+
+PULSE_TICKS = 2
+SILENT_TICKS = 10
+"""An election timeout (DESIGN, "Time")."""
+BOX_BYTES_MAX = 1 << 20
+LARGE_BYTES = 64 << 10
+"""Appends with more go over the bulk link, so that no heartbeat waits for them."""
+BULK_TICKS = 20
+"""So long whatever else there is for that replica goes the same way: an append that overtakes
+another one is refused."""
+_MESSAGE_BYTES = 64
+
+_log = Logger(namespace="kvtwist.node")
+
+
+@dataclass(slots=True, eq=False)
+class _Peer:
+    """Another node.
+
+    :ivar heard_tick: when it was last heard.
+    :ivar heard_since_tick: since when it has not been silent.
+    :ivar is_silent: whether that was said.
+    :ivar is_willing: whether it would lead.
+    :ivar lost: how often the link to it has failed since it was last up.
+    """
+
+    member: Member
+    control: Link
+    bulk: Link
+    small: list[tuple[int, Message]] = field(default_factory=list)
+    large: list[tuple[int, Message]] = field(default_factory=list)
+    sent_tick: int = 0
+    heard_tick: int = 0
+    heard_since_tick: int = 0
+    is_silent: bool = False
+    is_willing: bool = False
+    lost: int = 0
+
+
+class Post:
+    """The messages.
+
+    :param name: this node's.
+    """
+
+    def __init__(self, name: str, peers: Peers) -> None:
+        self._name = name
+        self._peers_of_node = peers
+        self._peers: dict[str, _Peer] = {}
+        self._groups: Mapping[int, Group] = {}
+        self._cluster_id = b""
+        self._senders: dict[Connection, str] = {}
+        self._bulk_until: dict[tuple[int, int], int] = {}
+        self._tick = 0
+        self._deliver: Callable[[int, Message], None] = lambda group, message: None
+        self._silent: Callable[[str], None] = lambda name: None
+        self.is_willing = True
+
+    def begin(
+        self,
+        topology: Topology,
+        groups: Mapping[int, Group],
+        deliver: Callable[[int, Message], None],
+        silent: Callable[[str], None],
+    ) -> None:
+        """The cluster is founded: from now on messages go out and come in.
+
+        :param deliver: takes a group's message that has come in.
+        :param silent: told the name of a node that is silent.
+        """
+        self._cluster_id = bytes.fromhex(topology.cluster_id)
+        self._groups = groups
+        self._deliver, self._silent = deliver, silent
+        for member in topology.members:
+            if member.name == self._name:
+                continue
+            control = self._peers_of_node.control_to(member.address)
+            peer = _Peer(member, control, self._peers_of_node.bulk(member.address))
+            self._peers[member.name] = peer
+            control.on_change(partial(self._link_changed, peer))
+
+    # -- out ------------------------------------------------------------------------------------
+
+    def send(self, group: int, message: Message) -> None:
+        """Have *message* sent, when this turn's messages are (`flush`)."""
+        peer = self._peers.get(self._groups[group].member_of(message.to) or "")
+        if peer is None:
+            return
+        if self._is_bulky(group, message):
+            peer.large.append((group, message))
+        else:
+            peer.small.append((group, message))
+
+    def _is_bulky(self, group: int, message: Message) -> bool:
+        if not isinstance(message, AppendRequest):
+            return False
+        to = (group, message.to)
+        if _size_bytes(message) > LARGE_BYTES:
+            self._bulk_until[to] = self._tick + BULK_TICKS
+            return True
+        if self._bulk_until and to in self._bulk_until:
+            if self._tick < self._bulk_until[to]:
+                return True
+            del self._bulk_until[to]
+        return False
+
+    def flush(self) -> None:
+        """Send what there is."""
+        for peer in self._peers.values():
+            if peer.small:
+                small, peer.small = peer.small, []
+                self._send(peer, peer.control, small)
+                peer.sent_tick = self._tick
+            if peer.large:
+                large, peer.large = peer.large, []
+                self._send(peer, peer.bulk, large)
+
+    def _send(self, peer: _Peer, link: Link, items: list[tuple[int, Message]]) -> None:
+        if link.connection is None:
+            return
+        for box in _boxes(items):
+            arguments = {
+                "cluster_id": self._cluster_id,
+                "messages": write_messages(box),
+                "willing": self.is_willing,
+            }
+            link.tell(RaftMessages, arguments)
+
+    # -- in -------------------------------------------------------------------------------------
+
+    def receive(self, connection: Connection, arguments: Arguments) -> Arguments:
+        """Take in a box of messages: the responder of `RaftMessages`.
+
+        :raises MalformedRequest: when it cannot be read, or is a stranger's.
+        """
+        name = self._senders.get(connection) or self._recognise(connection)
+        if arguments["cluster_id"] != self._cluster_id:
+            raise MalformedRequest("these messages are another cluster's")
+        self._heard(self._peers[name], bool(arguments["willing"]))
+        groups, me = self._groups, self._name
+        for id, message in read_messages(arguments["messages"]):
+            group = groups.get(id)
+            if (
+                group is not None
+                and group.member_of(message.sender) == name
+                and group.member_of(message.to) == me
+            ):
+                self._deliver(id, message)
+        return {}
+
+    def is_carrier(self, connection: Connection) -> bool:
+        """Whether messages have come over *connection*."""
+        return connection in self._senders
+
+    def _recognise(self, connection: Connection) -> str:
+        """Who is at the other end: by what it said when it came, and never by what it says later.
+
+        :raises MalformedRequest: when it is no other member.
+        """
+        greeting = connection.greeting
+        peer = self._peers.get(greeting.name) if greeting is not None else None
+        if peer is None or greeting is None or peer.member.identity != greeting.identity:
+            raise MalformedRequest("messages between replicas are for members of the cluster")
+        self._senders[connection] = peer.member.name
+        connection.when_lost(lambda _: self._forget(connection))
+        return peer.member.name
+
+    def _forget(self, connection: Connection) -> None:
+        self._senders.pop(connection, None)
+
+    # -- signs of life --------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Time passes: give signs of life, and look for them."""
+        self._tick += 1
+        for peer in self._peers.values():
+            if self._tick - peer.sent_tick >= PULSE_TICKS:
+                peer.sent_tick = self._tick
+                self._send(peer, peer.control, [])
+            if self._tick - peer.heard_tick >= SILENT_TICKS:
+                self._is_silent(peer)
+
+    def heard_for_ticks(self, name: str) -> int:
+        """For how long *name* has been heard without a pause; 0: not now, or it would not lead."""
+        peer = self._peers.get(name)
+        if peer is None or peer.is_silent or not peer.is_willing:
+            return 0
+        return self._tick - peer.heard_since_tick
+
+    def _heard(self, peer: _Peer, is_willing: bool) -> None:
+        peer.heard_tick = self._tick
+        peer.is_willing = is_willing
+        if peer.is_silent:
+            peer.is_silent = False
+            peer.heard_since_tick = self._tick
+
+    def _is_silent(self, peer: _Peer) -> None:
+        if not peer.is_silent:
+            peer.is_silent = True
+            self._silent(peer.member.name)
+
+    def _link_changed(self, peer: _Peer, link: Link) -> None:
+        """A connection that is lost and cannot be made again at once: nobody is there. To wait for
+        the silence would only cost time."""
+        if link.connection is not None:
+            peer.lost = 0
+            return
+        peer.lost += 1
+        if peer.lost == 2:
+            self._is_silent(peer)
+
+
+def _boxes(items: list[tuple[int, Message]]) -> list[list[tuple[int, Message]]]:
+    """The items in boxes that are not too large, a message that is so by itself apart."""
+    if len(items) == 0 or sum(_size_bytes(message) for _, message in items) <= BOX_BYTES_MAX:
+        return [items]
+    boxes: list[list[tuple[int, Message]]] = [[]]
+    room = BOX_BYTES_MAX
+    for item in items:
+        size = _size_bytes(item[1])
+        if size > room and boxes[-1]:
+            boxes.append([])
+            room = BOX_BYTES_MAX
+        boxes[-1].append(item)
+        room -= size
+    return boxes
+
+
+def _size_bytes(message: Message) -> int:
+    if isinstance(message, AppendRequest):
+        return _MESSAGE_BYTES + sum(len(entry.data) + 16 for entry in message.entries)
+    return _MESSAGE_BYTES
