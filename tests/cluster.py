@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 from kvtwist.client import Client
@@ -59,7 +60,7 @@ class SimulatedCluster:
             NodeConfig(**config),
             hopeless=lambda error: self._gave_up(config, error),
             identity=f"{self._lives:032x}",
-            chance=lambda: 0.5,
+            chance=Random(self._lives).random,  # nodes that are all alike never elect anybody
             wall_seconds=self.network.clock.seconds,
             open_storage=self.open_storage,
         )

@@ -35,13 +35,11 @@ from kvtwist.wire.raft import read_messages, write_messages
 PULSE_TICKS = 2
 SILENT_TICKS = 10
 """An election timeout (DESIGN, "Time")."""
-BOX_BYTES_MAX = 1 << 20
 LARGE_BYTES = 64 << 10
 """Appends with more go over the bulk link, so that no heartbeat waits for them."""
 BULK_TICKS = 20
 """So long whatever else there is for that replica goes the same way: an append that overtakes
 another one is refused."""
-_MESSAGE_BYTES = 64
 
 _log = Logger(namespace="kvtwist.node")
 
@@ -151,10 +149,10 @@ class Post:
     def _send(self, peer: _Peer, link: Link, items: list[tuple[int, Message]]) -> None:
         if link.connection is None:
             return
-        for box in _boxes(items):
+        for payload in write_messages(items) or (b"",):
             arguments = {
-                "cluster_id": self._cluster_id,
-                "messages": write_messages(box),
+                "cluster": self._cluster_id,
+                "messages": payload,
                 "willing": self.is_willing,
             }
             link.tell(RaftMessages, arguments)
@@ -167,7 +165,7 @@ class Post:
         :raises MalformedRequest: when it cannot be read, or is a stranger's.
         """
         name = self._senders.get(connection) or self._recognise(connection)
-        if arguments["cluster_id"] != self._cluster_id:
+        if arguments["cluster"] != self._cluster_id:
             raise MalformedRequest("these messages are another cluster's")
         self._heard(self._peers[name], bool(arguments["willing"]))
         groups, me = self._groups, self._name
@@ -243,23 +241,5 @@ class Post:
             self._is_silent(peer)
 
 
-def _boxes(items: list[tuple[int, Message]]) -> list[list[tuple[int, Message]]]:
-    """The items in boxes that are not too large, a message that is so by itself apart."""
-    if len(items) == 0 or sum(_size_bytes(message) for _, message in items) <= BOX_BYTES_MAX:
-        return [items]
-    boxes: list[list[tuple[int, Message]]] = [[]]
-    room = BOX_BYTES_MAX
-    for item in items:
-        size = _size_bytes(item[1])
-        if size > room and boxes[-1]:
-            boxes.append([])
-            room = BOX_BYTES_MAX
-        boxes[-1].append(item)
-        room -= size
-    return boxes
-
-
-def _size_bytes(message: Message) -> int:
-    if isinstance(message, AppendRequest):
-        return _MESSAGE_BYTES + sum(len(entry.data) + 16 for entry in message.entries)
-    return _MESSAGE_BYTES
+def _size_bytes(append: AppendRequest) -> int:
+    return sum(len(entry.data) for entry in append.entries)

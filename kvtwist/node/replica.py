@@ -247,7 +247,7 @@ class Replica:
     # -- leadership -----------------------------------------------------------------------------
 
     def hand_over(self, to: int) -> bool:
-        """Hand leadership to replica *to*, if that is close, and this one leads; whether it began."""
+        """Hand leadership to replica *to*, if that is close and this leads; whether it began."""
         if not self.leads:
             return False
         dropped = self.raft.transfer_leadership(to)
