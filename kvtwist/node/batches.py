@@ -1,7 +1,7 @@
 """Requests for many keys: each key for itself, in one box per node.
 
-A node carries out what it owns, sends the rest to the owners in one request each, and answers with
-a result or an error for every key.
+A node carries out what it leads, sends the rest to the leaders in one request each, and answers
+with a result or an error for every key.
 
 Nearly all requests are for keys that are owned here and acceptable, all of them. That is seen at
 one look, and what is done then costs little for each key; in all other requests each key is looked
@@ -11,16 +11,25 @@ at on its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.protocols import amp
 
 from kvtwist.core.ring import partitions_of
 from kvtwist.core.topology import Member
-from kvtwist.errors import KvtwistError, MalformedRequest, OutcomeUnknown, Overloaded, TooLarge
+from kvtwist.errors import (
+    KvtwistError,
+    MalformedRequest,
+    NotLeader,
+    OutcomeUnknown,
+    Overloaded,
+    TooLarge,
+)
 from kvtwist.node.limits import Limits
 from kvtwist.node.partitions import MemoryPartitions, Partitions
 from kvtwist.node.router import Router, check_keyspace
+from kvtwist.wire.again import may_be_sent_again
 from kvtwist.wire.applied import join_applied, pack_applied, unpack_applied
 from kvtwist.wire.commands import ANSWER_BYTES_MAX, Get, GetMany, Put, PutMany
 from kvtwist.wire.connection import Arguments, Connection, Responder
@@ -130,20 +139,11 @@ class Batches:
         results = _Results(cluster_id, len(keys))
         partitions = self._all_here(mine, keys, values)
         memory = self._partitions
-        if not isinstance(memory, MemoryPartitions):
-            return Deferred.fromCoroutine(self._durably(command, arguments, results))
-        if partitions is not None:
+        if partitions is not None and isinstance(memory, MemoryPartitions):
             done = _apply(memory, results, partitions, keys, values)
             results.versions, results.values = done
             return results.answer(command)
-        here, elsewhere = self._located(results, arguments)
-        places = [*here]
-        wanted = _part(arguments, places)
-        done = _apply(memory, results, [*here.values()], wanted["keys"], wanted.get("values"))
-        results.take(places, *done)
-        if not elsewhere:
-            return results.answer(command)
-        return Deferred.fromCoroutine(self._forward(command, arguments, elsewhere, results))
+        return Deferred.fromCoroutine(self._each(command, arguments, results))
 
     def _check(self, keys: int) -> None:
         limit = self._limits.keys_per_request_max
@@ -171,69 +171,110 @@ class Batches:
         partitions = partitions_of(keys, len(mine))
         return partitions if all(mine[number] for number in {*partitions}) else None
 
-    def _located(
-        self, results: _Results, arguments: Arguments
-    ) -> tuple[dict[int, int], dict[Member, list[int]]]:
-        """Where each key is at home: the partition under its place, for those that this node owns,
-        and the places of all others under their owners. *results* learns what is unacceptable."""
-        here: dict[int, int] = {}
-        elsewhere: dict[Member, list[int]] = {}
-        keys = arguments["keys"]
-        values = arguments.get("values") or [None] * len(keys)
-        for at, (key, value) in enumerate(zip(keys, values, strict=True)):
-            try:
-                partition, owner = self._router.locate(key, value, arguments["forwarded"])
-            except KvtwistError as error:
-                results.errors[at] = error
-                continue
-            if owner is None:
-                here[at] = partition
-            else:
-                elsewhere.setdefault(owner, []).append(at)
-        return here, elsewhere
-
-    async def _durably(
+    async def _each(
         self, command: type[amp.Command], arguments: Arguments, results: _Results
     ) -> Arguments:
-        """The same where each key has to wait for a disk: all of them wait together."""
-        here, elsewhere = self._located(results, arguments)
-        keys, values, alone = arguments["keys"], arguments.get("values"), _ALONE[command]
+        """Each key where it is led, all at the same time; those that nothing has become of again,
+        where they are led by then, while there is time."""
+        deadline = self._router.deadline(arguments)
+        todo = [*range(len(arguments["keys"]))]
+        for attempt in count():
+            here, elsewhere = self._located(results, arguments, todo)
+            parts = [
+                Deferred.fromCoroutine(self._part(command, arguments, *part, deadline, results))
+                for part in elsewhere.items()
+            ]
+            parts += [
+                Deferred.fromCoroutine(self._one(command, arguments, *place, deadline, results))
+                for place in here.items()
+            ]
+            await gatherResults(parts, consumeErrors=True)
+            todo = self._left(command, arguments, results, todo)
+            if not todo or self._router.is_over(deadline) or arguments["forwarded"]:
+                break
+            await self._router.pause(attempt)
+        return results.answer(command)
 
-        async def one(at: int, number: int) -> None:
-            wanted = arguments | {"key": keys[at], "value": values and values[at]}
-            try:
-                applied = self._partitions.apply(number, alone, wanted)
-                answer = applied if isinstance(applied, dict) else await applied
-            except KvtwistError as error:
-                results.errors[at] = error
-            else:
-                results.take([at], [answer["version"]], [answer.get("value")])
-
-        each = [Deferred.fromCoroutine(one(*place)) for place in here.items()]
-        await gatherResults(each, consumeErrors=True)
-        results.applied = {number: self._partitions.applied(number) for number in {*here.values()}}
-        return await self._forward(command, arguments, elsewhere, results)
-
-    async def _forward(
+    def _left(
         self,
         command: type[amp.Command],
         arguments: Arguments,
-        elsewhere: Mapping[Member, list[int]],
         results: _Results,
-    ) -> Arguments:
-        async def part(owner: Member, places: list[int]) -> None:
-            try:
-                answer = await self._router.forward(command, _part(arguments, places), owner)
-                results.take_part(places, answer)
-            except ValueError as error:
-                odd = OutcomeUnknown(f"the answer of {owner.name} makes no sense: {error}")
-                results.errors.update(dict.fromkeys(places, odd))
-            except KvtwistError as error:
-                results.errors.update(dict.fromkeys(places, error))
+        todo: Sequence[int],
+    ) -> list[int]:
+        """The places of the keys that may be asked for again."""
+        left: list[int] = []
+        for at in todo:
+            error = results.errors.get(at)
+            if isinstance(error, NotLeader):
+                self._router.learn(arguments["keys"][at], error)
+            if error is not None and may_be_sent_again(command, error):
+                left.append(at)
+        return left
 
-        parts = [Deferred.fromCoroutine(part(*one)) for one in elsewhere.items()]
-        await gatherResults(parts, consumeErrors=True)
-        return results.answer(command)
+    def _located(
+        self, results: _Results, arguments: Arguments, todo: Sequence[int]
+    ) -> tuple[dict[int, int], dict[Member, list[int]]]:
+        """Where each key is led: the partition under its place, for those that this node leads,
+        and the places of all others under their leaders. *results* learns what is unacceptable."""
+        here: dict[int, int] = {}
+        elsewhere: dict[Member, list[int]] = {}
+        keys, values = arguments["keys"], arguments.get("values")
+        for at in todo:
+            results.errors.pop(at, None)
+            value = None if values is None else values[at]
+            try:
+                number, leader = self._router.locate(keys[at], value, arguments["forwarded"])
+            except KvtwistError as error:
+                results.errors[at] = error
+                continue
+            if leader is None:
+                here[at] = number
+            else:
+                elsewhere.setdefault(leader, []).append(at)
+        return here, elsewhere
+
+    async def _one(
+        self,
+        command: type[amp.Command],
+        arguments: Arguments,
+        at: int,
+        number: int,
+        deadline: float,
+        results: _Results,
+    ) -> None:
+        """One key that this node leads."""
+        values = arguments.get("values")
+        wanted = arguments | {"key": arguments["keys"][at], "value": values and values[at]}
+        try:
+            applied = self._partitions.apply(number, _ALONE[command], wanted)
+            if not isinstance(applied, dict):
+                applied = await self._router.bounded(applied, command, deadline)
+        except KvtwistError as error:
+            results.errors[at] = error
+        else:
+            results.take([at], [applied["version"]], [applied.get("value")])
+            join_applied(results.applied, {number: self._partitions.applied(number)})
+
+    async def _part(
+        self,
+        command: type[amp.Command],
+        arguments: Arguments,
+        leader: Member,
+        places: list[int],
+        deadline: float,
+        results: _Results,
+    ) -> None:
+        """The keys that another node leads."""
+        try:
+            wanted = _part(arguments, places)
+            answer = await self._router.forward(command, wanted, leader, deadline)
+            results.take_part(places, answer)
+        except ValueError as error:
+            odd = OutcomeUnknown(f"the answer of {leader.name} makes no sense: {error}")
+            results.errors.update(dict.fromkeys(places, odd))
+        except KvtwistError as error:
+            results.errors.update(dict.fromkeys(places, error))
 
     def _responder(self, command: type[amp.Command]) -> Responder:
         def respond(_: Connection, arguments: Arguments) -> Arguments | Deferred[Arguments]:

@@ -106,13 +106,13 @@ class Router:
             if arguments["forwarded"]:
                 raise self._not_leader(number)
             return Deferred.fromCoroutine(
-                self._bring(command, arguments, number, self._deadline(arguments))
+                self._bring(command, arguments, number, self.deadline(arguments))
             )
         answer = self._partitions.apply(number, command, arguments)
         if isinstance(answer, dict):
             return self._marked(answer, number)
-        deadline = self._deadline(arguments)
-        bounded = self._bounded(answer, command, deadline).addCallback(self._marked, number)
+        deadline = self.deadline(arguments)
+        bounded = self.bounded(answer, command, deadline).addCallback(self._marked, number)
         if arguments["forwarded"]:
             return bounded
         return bounded.addErrback(self._not_here, command, arguments, number, deadline)
@@ -129,11 +129,16 @@ class Router:
         failure.trap(NotLeader)
         return Deferred.fromCoroutine(self._bring(command, arguments, number, deadline))
 
-    def _deadline(self, arguments: Arguments) -> float:
+    def deadline(self, arguments: Arguments) -> float:
+        """When the time of a request is up."""
         timeout_ms = arguments["timeout_ms"] or REQUEST_TIMEOUT_MS
         return self._elapsed_seconds() + min(timeout_ms, REQUEST_TIMEOUT_MS_MAX) / 1000
 
-    def _bounded(
+    def is_over(self, deadline: float) -> bool:
+        """Whether that time is up."""
+        return self._elapsed_seconds() >= deadline
+
+    def bounded(
         self, answer: Deferred[Arguments], command: type[amp.Command], deadline: float
     ) -> Deferred[Arguments]:
         """*answer*, or an error when the time is up: what was proposed may be applied later."""
@@ -200,7 +205,7 @@ class Router:
             raise self._not_leader(number)
         leader = self._leaders.of(number)
         if leader is None or leader.name == self._cluster.me.name:
-            raise self._unavailable(number, None, "an election is under way")
+            raise self._unavailable(number, None, "")
         return number, leader
 
     def _acceptable(self, key: bytes, value: bytes | None) -> int:
@@ -269,43 +274,43 @@ class Router:
         :raises Unavailable: when nobody has done it in time; nothing was done.
         :raises OutcomeUnknown: when a write was sent, and nobody can say.
         """
-        leader, trouble = None, ""
+        asked, trouble = None, ""
         refused: set[str] = set()
         for attempt in count():
             if deadline <= self._elapsed_seconds():
                 break
             leader = self._leaders.of(number, refused)
-            try:
-                return await self._attempt(command, arguments, number, leader, deadline)
-            except KvtwistError as error:
-                if not may_be_sent_again(command, error):
-                    raise
-                trouble = str(error)
-                if leader is not None and isinstance(error, NotLeader | NotSent):
-                    refused.add(leader.name)
-                if isinstance(error, NotLeader):
-                    self._leaders.learn(number, error.leader)
-            await self._pause(attempt)
+            if leader is not None:
+                asked, trouble = leader, ""
+                try:
+                    return await self._attempt(command, arguments, number, leader, deadline)
+                except KvtwistError as error:
+                    if not may_be_sent_again(command, error):
+                        raise
+                    trouble = str(error)
+                    if isinstance(error, NotLeader | NotSent):
+                        refused.add(leader.name)
+                    if isinstance(error, NotLeader):
+                        self._leaders.learn(number, error.leader)
+            await self.pause(attempt)
             if attempt % 2:
                 refused.clear()
-        raise self._unavailable(number, leader, trouble)
+        raise self._unavailable(number, asked, trouble)
 
     async def _attempt(
         self,
         command: type[amp.Command],
         arguments: Arguments,
         number: int,
-        leader: Member | None,
+        leader: Member,
         deadline: float,
     ) -> Arguments:
-        if leader is None:
-            raise Unavailable("no leader is known: an election is under way, or has no majority")
         if leader.name != self._cluster.me.name:
             answer = await self.forward(command, arguments, leader, deadline)
             return answer | {"leader": leader.name}
         applied = self._partitions.apply(number, command, arguments)
         if not isinstance(applied, dict):
-            applied = await self._bounded(applied, command, deadline)
+            applied = await self.bounded(applied, command, deadline)
         return self._marked(applied, number)
 
     async def forward(
@@ -319,7 +324,7 @@ class Router:
 
         :raises OutcomeUnknown: when it was sent, and nobody can say.
         """
-        deadline = self._deadline(arguments) if deadline is None else deadline
+        deadline = self.deadline(arguments) if deadline is None else deadline
         left_seconds = max(0.0, deadline - self._elapsed_seconds())
         passed_on = arguments | {
             "forwarded": True,
@@ -330,18 +335,31 @@ class Router:
         except OutcomeUnknown as error:
             if command in WRITES:
                 raise _unknown(leader, error) from error
-            raise
+            raise Unavailable(str(error), waiting_for=[leader.name]) from error
+        except NotSent as error:
+            raise NotSent(str(error), waiting_for=[leader.name]) from error
 
-    def _unavailable(self, number: int, leader: Member | None, trouble: str) -> Unavailable:
+    def _unavailable(self, number: int, asked: Member | None, trouble: str) -> Unavailable:
         topology = self._topology or self._look()
-        members = (leader,) if leader is not None else topology.replicas(number)
+        if asked is not None and trouble:
+            return Unavailable(
+                f"{asked.name} at {asked.address} leads partition {number} of this key, "
+                f"and does not do it: {trouble}",
+                waiting_for=[asked.name],
+            )
+        names = [each.name for each in topology.replicas(number)]
         return Unavailable(
-            f"partition {number} of {', '.join(each.name for each in topology.replicas(number))} "
-            f"cannot be used: {trouble}",
-            waiting_for=[each.name for each in members],
+            f"partition {number} of this key has no leader: an election is under way, or there is "
+            f"no majority of {', '.join(names)}",
+            waiting_for=names,
         )
 
-    async def _pause(self, number: int) -> None:
+    def learn(self, key: bytes, error: NotLeader) -> None:
+        """Another node has said who leads the partition of *key*."""
+        self._leaders.learn(partition_of(key, len(self._mine)), error.leader)
+
+    async def pause(self, number: int) -> None:
+        """Wait before another attempt; longer each time, with jitter."""
         seconds = RETRY_DELAY_SECONDS * 2.0 ** min(number, 3) * (1 + self._chance()) / 2
         await deferLater(self._reactor, seconds, lambda: None)
 
