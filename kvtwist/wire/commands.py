@@ -26,8 +26,8 @@ node that has others carry out a part joins their marks to its own (`kvtwist.wir
 client that shows the highest that it has seen of a partition can be given reads that are no older.
 An answer may have no ``applied``, and has none when nothing was read or written.
 
-``leader`` in an answer is the name of the member that the request was passed on to, since it leads
-the key's partition: it can be asked at once the next time.
+``leader`` in an answer about one key is the name of the member that the request was passed on to,
+since it leads the key's partition: it can be asked at once the next time.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ _SETTINGS: _Pairs = [
 ]
 
 
-_SEEN: _Pairs = [(b"applied", Blob(optional=True)), (b"leader", amp.Unicode(optional=True))]
+_SEEN: _Pairs = [(b"applied", Blob(optional=True))]
+_OF_ONE_KEY: _Pairs = [*_SEEN, (b"leader", amp.Unicode(optional=True))]
 
 
 def _errors(*classes: type[Any]) -> _Errors:
@@ -228,7 +229,7 @@ class Get(amp.Command):
     response: ClassVar[_Pairs] = [
         (b"version", Natural()),
         (b"value", Blob(optional=True)),
-        *_SEEN,
+        *_OF_ONE_KEY,
     ]
     errors: ClassVar[_Errors] = _DATA_ERRORS
 
@@ -240,7 +241,7 @@ class Put(amp.Command):
     """
 
     arguments: ClassVar[_Pairs] = [(b"key", Blob()), (b"value", Blob()), *_DATA]
-    response: ClassVar[_Pairs] = [(b"version", Natural()), *_SEEN]
+    response: ClassVar[_Pairs] = [(b"version", Natural()), *_OF_ONE_KEY]
     errors: ClassVar[_Errors] = _DATA_ERRORS
 
 
@@ -260,7 +261,7 @@ class Delete(amp.Command):
         (b"done", amp.Boolean()),
         (b"version", Natural()),
         (b"value", Blob(optional=True)),
-        *_SEEN,
+        *_OF_ONE_KEY,
     ]
     errors: ClassVar[_Errors] = _DATA_ERRORS
 
@@ -282,7 +283,7 @@ class CompareAndSet(amp.Command):
         (b"done", amp.Boolean()),
         (b"version", Natural()),
         (b"value", Blob(optional=True)),
-        *_SEEN,
+        *_OF_ONE_KEY,
     ]
     errors: ClassVar[_Errors] = _DATA_ERRORS
 

@@ -20,6 +20,7 @@ from kvtwist.errors import (
     OutcomeUnknown,
     StoreDamaged,
     StoreFailed,
+    Unavailable,
     VersionMismatch,
 )
 from kvtwist.node.replica import LOG_BYTES_MAX, LOG_ENTRIES_MAX
@@ -42,9 +43,9 @@ PARTITIONS = 4
 class DurableCluster(SimulatedCluster):
     """A cluster whose nodes have disks."""
 
-    def __init__(self, size: int, partitions: int) -> None:
+    def __init__(self, size: int, partitions: int, replicas: int = 3) -> None:
         super().__init__(size, partitions=partitions)
-        self.settings = Settings(partitions=partitions, durable=True)
+        self.settings = Settings(partitions=partitions, replicas=replicas, durable=True)
         self.platters = {number: Platter() for number in range(1, size + 1)}
 
     def start_node(self, number: int, **changes: Any) -> Node:
@@ -334,13 +335,16 @@ class SeveralNodesTests(DurableCase):
             self.assertEqual(self.get(key), value.encode())
 
     def test_back_without_the_others(self) -> None:
-        """A founded node serves what it has, whoever else is away."""
+        """Alone it answers nothing that only a majority knows, and says so; two are enough."""
         key = self.cluster.key_of(2)
         self.put(key, "v")
         for number in (1, 2, 3):
             self.cluster.crash(number)
         self.restart(2)
         self.client = self.cluster.client(2)
+        error = self.assertRaises(Unavailable, self.get, key)
+        self.assertIn("no majority of", str(error))
+        self.restart(3)
         self.assertEqual(self.get(key), b"v")
 
     def test_an_empty_disk_is_not_who_it_was(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kvtwist.client import Client, Record
-from kvtwist.core.groups import group_of
+from kvtwist.core.groups import META, group_of
 from kvtwist.core.ring import partition_of
 from kvtwist.core.state.commands import OpenSession
 from kvtwist.core.topology import Settings
@@ -59,9 +59,11 @@ class RestoringCase(BackupCase):
         platter.crash()
         return platter
 
-    def another(self, files: list[Path | None], partitions: int = 16) -> DurableCluster:
+    def another(
+        self, files: list[Path | None], partitions: int = 16, replicas: int = 3
+    ) -> DurableCluster:
         """A cluster that is not started; each node has what is restored of its file, if any."""
-        cluster = DurableCluster(len(files), partitions)
+        cluster = DurableCluster(len(files), partitions, replicas)
         self.addCleanup(cluster.cleanup)
         for number, file in enumerate(files, start=1):
             if file is not None:
@@ -109,7 +111,7 @@ class WholeTests(RestoringCase):
     def test_each_node_keeps_its_part(self) -> None:
         """The rest would take room for ever, and be out of date; what is left is sound."""
         self.result(self.begin_backup())
-        cluster = self.another([self.file] * 3)
+        cluster = self.another([self.file] * 3, replicas=2)
         for platter in cluster.platters.values():
             kept = {group_of_key(key) for key, _ in platter.synced.scan(*groups_range(RECORD))}
             self.assertEqual(
@@ -121,16 +123,18 @@ class WholeTests(RestoringCase):
         topology = cluster.nodes[1].cluster.founded()
         for number, platter in cluster.platters.items():
             report = check_view(platter.synced)
-            owned = {
-                group_of(at) for at in range(16) if topology.owner(at).name == f"node-{number}"
+            held = {
+                group_of(at)
+                for at, row in enumerate(topology.placement.replicas)
+                if f"node-{number}" in row
             }
-            self.assertEqual((set(report.groups), report.problems), (owned, []))
+            self.assertEqual((set(report.groups), report.problems), ({META} | held, []))
             self.assertNotIn(b"restored", platter.synced.get(NODE) or b"")
 
     def test_killed_before_the_rest_was_removed(self) -> None:
         """It is founded, and still has everything: then it is removed at the next start."""
         self.result(self.begin_backup())
-        cluster = self.another([self.file] * 3)
+        cluster = self.another([self.file] * 3, replicas=2)
         removed = DataDirectory.have_removed
         self.patch(DataDirectory, "have_removed", lambda *_: None)
         cluster.found()
@@ -142,7 +146,7 @@ class WholeTests(RestoringCase):
         cluster.run(2.0)
         self.assertEqual(self.found_in(cluster, cluster.client()), self.values)
         groups = [len(check_view(platter.synced).groups) for platter in cluster.platters.values()]
-        self.assertEqual(sum(groups), 16)
+        self.assertEqual(sum(groups), 2 * 16 + 3)
 
     def test_sessions_are_dropped(self) -> None:
         """They are the old cluster's with its clients; another one must not go on with them."""

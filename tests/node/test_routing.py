@@ -66,10 +66,11 @@ class RoutingTests(SynchronousTestCase):
 
     def test_forwarded(self) -> None:
         """Else a stock client that knows one node reaches only a third of its keys."""
-        for key in (self.mine, self.others):
+        for key, leader in ((self.mine, None), (self.others, "node-2")):
             version = self.result(commands.Put, key=key, value=b"v")["version"]
             self.assertEqual(
-                self.result(commands.Get, key=key), {"version": version, "value": b"v"}
+                self.result(commands.Get, key=key),
+                {"version": version, "value": b"v", "leader": leader},
             )
         keys = [
             self.cluster.network.result_of(self.cluster.client().status(address))["key_count"]
@@ -83,9 +84,10 @@ class RoutingTests(SynchronousTestCase):
             "version"
         ]
         seen = self.result(commands.CompareAndSet, key=self.others, value=b"b", version=0)
-        self.assertEqual(seen, {"done": False, "version": version, "value": b"a"})
+        wanted = {"done": False, "version": version, "value": b"a", "leader": "node-2"}
+        self.assertEqual(seen, wanted)
         seen = self.result(commands.Delete, key=self.others, version=version + 1)
-        self.assertEqual(seen, {"done": False, "version": version, "value": b"a"})
+        self.assertEqual(seen, wanted)
         self.assertTrue(self.result(commands.Delete, key=self.others, version=version)["done"])
         self.assertFalse(self.result(commands.Delete, key=self.others)["done"])
 
@@ -103,7 +105,7 @@ class RoutingTests(SynchronousTestCase):
             asking = self.ask(command, key=self.others, timeout_ms=700, **more)
             error = self.assertRaises(Unavailable, self.cluster.network.result_of, asking)
             self.assertEqual(error.waiting_for, ("node-2",))
-            self.assertIn("node-2 at 10.0.0.2:8001 owns this key", str(error))
+            self.assertIn("node-2 at 10.0.0.2:8001 leads partition", str(error))
             self.assertIn("connection refused", str(error))
         took = self.cluster.network.clock.seconds() - started
         self.assertLess(took, 1.6)
@@ -181,7 +183,8 @@ class RoutingTests(SynchronousTestCase):
     def test_empty_key_and_value(self) -> None:
         """Empty is not missing."""
         version = self.result(commands.Put, key=b"", value=b"")["version"]
-        self.assertEqual(self.result(commands.Get, key=b""), {"version": version, "value": b""})
+        read = self.result(commands.Get, key=b"")
+        self.assertEqual((read["version"], read["value"]), (version, b""))
 
     def test_versions_of_a_former_life_match_nothing(self) -> None:
         """Else a compare-and-set with a version from before a restart overwrites new data."""

@@ -183,7 +183,7 @@ class CommandTests(SynchronousTestCase):
         """The same, for answers; what may be missing has a question mark."""
         member = ["name", "identity", "address"]
         settings = ["partitions", "replicas", "tokens_per_member", "durable"]
-        seen = ["done", "version", "value?", "applied?"]
+        seen = ["done", "version", "value?", "applied?", "leader?"]
         self.assertEqual(
             {command.__name__: marked(command.response) for command in COMMANDS},
             {
@@ -193,13 +193,16 @@ class CommandTests(SynchronousTestCase):
                 "Found": [
                     *member, *settings, "founders", "cluster_id", "founded", "members", "restored?",
                 ],
-                "DescribeTopology": ["cluster_id", "epoch", *settings, "members", "placement"],
+                "DescribeTopology": [
+                    "cluster_id", "epoch", *settings, "members", "placement",
+                    "leaders?",
+                ],
                 "Status": [
                     *member, "software", "uptime_ms", "cluster_id", "epoch", "key_count", "owned",
                     "waiting_for", "unreachable",
                 ],
-                "Get": ["version", "value?", "applied?"],
-                "Put": ["version", "applied?"],
+                "Get": ["version", "value?", "applied?", "leader?"],
+                "Put": ["version", "applied?", "leader?"],
                 "Delete": seen,
                 "CompareAndSet": seen,
                 "GetMany": ["versions", "values", "errors?", "applied?"],

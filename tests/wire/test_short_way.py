@@ -358,7 +358,7 @@ class AskingTests(SynchronousTestCase):
         self.wire.pump()
         self.say(self.tag(), frequent.get_answer(7, b"v", APPLIED))
         answer = self.successResultOf(call)
-        self.assertEqual(answer, {"version": 7, "value": b"v", "applied": APPLIED})
+        self.assertEqual(answer, {"version": 7, "value": b"v", "applied": APPLIED, "leader": None})
 
     def test_errors(self) -> None:
         """An error, a malformed answer and one over a limit each say what they are."""
