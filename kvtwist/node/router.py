@@ -135,8 +135,8 @@ class Router:
         return self._elapsed_seconds() + min(timeout_ms, REQUEST_TIMEOUT_MS_MAX) / 1000
 
     def is_over(self, deadline: float) -> bool:
-        """Whether that time is up."""
-        return self._elapsed_seconds() >= deadline
+        """Whether that time is up, or this node's is."""
+        return self._elapsed_seconds() >= deadline or self._topology is None
 
     def bounded(
         self, answer: Deferred[Arguments], command: type[amp.Command], deadline: float
@@ -277,7 +277,7 @@ class Router:
         asked, trouble = None, ""
         refused: set[str] = set()
         for attempt in count():
-            if deadline <= self._elapsed_seconds():
+            if self.is_over(deadline):
                 break
             leader = self._leaders.of(number, refused)
             if leader is not None:
