@@ -187,6 +187,7 @@ class QuickStartTests(SynchronousTestCase):
         """T11: a node that is told to stop closes its port and removes its pid file."""
         node = self.processes.start(1)
         node.wait_for("listens on")
+        self.processes.kvcli("status", peers=f":{self.processes.ports[0]}")  # its reactor runs
         node.signal(signal.SIGTERM)
         node.wait()
         self.assertIn("node-1 has stopped", node.output)
