@@ -39,11 +39,10 @@ from kvtwist.node.partitions import OPERATIONS, MemoryPartitions, Partitions
 from kvtwist.node.peers import Peers
 from kvtwist.wire.again import may_be_sent_again
 from kvtwist.wire.boxes import VALUE_BYTES_MAX
-from kvtwist.wire.commands import REQUEST_TIMEOUT_MS, WRITES
-from kvtwist.wire.connection import Arguments, Connection, Responder
+from kvtwist.wire.commands import REQUEST_TIMEOUT_MS, REQUEST_TIMEOUT_MS_MAX, WRITES
+from kvtwist.wire.connection import Arguments, Connection, Responder, Unanswered
 from kvtwist.wire.frequent import get_answer, nothing_answer, put_answer
 
-REQUEST_TIMEOUT_MS_MAX = 60_000
 RETRY_DELAY_SECONDS = 0.02
 
 
@@ -164,7 +163,9 @@ class Router:
         answer["applied"] = self._places[partition] + applied.to_bytes(8, "big")
         return answer
 
-    def answer_here(self, key: bytes, value: bytes | None) -> bytes | None:
+    def answer_here(
+        self, key: bytes, value: bytes | None, once: bytes | None
+    ) -> bytes | Unanswered | None:
         """Answer a `Get` of *key*, or a `Put` of *value* under it, at once, if all is well; the
         bytes are `kvtwist.wire.frequent`'s.
 
@@ -173,7 +174,9 @@ class Router:
         """
         limits = self._limits
         memory = self._memory
-        if self._topology is None or memory is None or len(key) > limits.key_bytes_max:
+        if self._topology is None or memory is None or once is not None:
+            return None
+        if len(key) > limits.key_bytes_max:
             return None
         number = partition_of(key, len(self._mine))
         if not self._mine[number]:

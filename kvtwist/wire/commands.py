@@ -55,6 +55,8 @@ ANSWER_BYTES_MAX = 1 << 20
 """How many bytes of values an answer to `GetMany` may have; the first value may be longer."""
 REQUEST_TIMEOUT_MS = 5000
 """How long a request may take when it does not say."""
+REQUEST_TIMEOUT_MS_MAX = 60_000
+"""And at most, whatever it says."""
 
 _Pairs = list[tuple[bytes, amp.Argument]]
 _Errors = dict[type[Exception], bytes]

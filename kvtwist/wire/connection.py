@@ -49,9 +49,25 @@ from kvtwist.wire.liveness import Liveness
 from kvtwist.wire.seldom import Seldom
 from kvtwist.wire.sending import Sending
 from kvtwist.wire.turn import Turn
-from kvtwist.wire.work import Arguments, Frequent, Responder, Responders, Work, responders
+from kvtwist.wire.work import (
+    Arguments,
+    Frequent,
+    Responder,
+    Responders,
+    Unanswered,
+    Work,
+    responders,
+)
 
-__all__ = ["Arguments", "Connection", "Frequent", "Responder", "Responders", "responders"]
+__all__ = [
+    "Arguments",
+    "Connection",
+    "Frequent",
+    "Responder",
+    "Responders",
+    "Unanswered",
+    "responders",
+]
 
 _log = Logger(namespace="kvtwist.wire")
 
@@ -97,7 +113,9 @@ class Connection(Protocol):
         self._outbox = self._sending.outbox
         self._calls = Calls(deadlines, limits, self._outbox.withdraw)
         self._seldom = seldom or Seldom(_log, deadlines.seconds)
-        self._work = Work(self, table or {}, limits, self._sending, self._worked, self._not_done)
+        self._work = Work(
+            self, table or {}, deadlines, limits, self._sending, self._worked, self._not_done
+        )
         self._intake = Intake(
             limits.boxes, self._calls, self._work, self._sending, self._answers, self.drop
         )
@@ -188,6 +206,8 @@ class Connection(Protocol):
                 at = self._take_frequent(data)
             if at < len(data) and not self.why_dropped:
                 self._intake.read(data[at:] if at else data)
+                self._account()
+            elif self._work.unanswered:
                 self._account()
         finally:
             if mine:

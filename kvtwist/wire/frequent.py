@@ -20,16 +20,22 @@ from typing import TypeAlias
 from kvtwist.wire.boxes import ANSWER, ASK, COMMAND
 from kvtwist.wire.commands import Get, Put
 
-PAIRS_MAX = 5
+PAIRS_MAX = 6
 """As many pairs has the longest of these boxes."""
 APPLIED_BYTES = 26
 """The length of ``applied`` (`kvtwist.wire.commands`)."""
+ONCE_BYTES = 32
+"""The length of ``once`` (`kvtwist.wire.commands`)."""
+
+GET: bytes = Get.commandName
+PUT: bytes = Put.commandName
 
 _DIGITS_MAX = 18
 """Decimal numbers of so many digits are in the bounds of `kvtwist.wire.arguments.Natural`."""
 
-Request: TypeAlias = tuple[bytes, bytes, "bytes | None", int]
-"""Tag, key, value (``None``: it is a `Get`), and where the box ends."""
+Request: TypeAlias = tuple[bytes, bytes, "bytes | None", "bytes | None", bytes, int]
+"""Tag, key, value (``None``: it is a `Get`), ``once`` if it has one, the digits of its
+``timeout_ms``, and where the box ends."""
 Answer: TypeAlias = tuple[bytes, int, "bytes | None", int]
 """Tag, version, value (``None``: it has none), and where the box ends."""
 
@@ -45,9 +51,10 @@ def _heads(name: bytes) -> list[bytes]:
 
 
 ASK_HEADS, ANSWER_HEADS, _VERSION_HEADS = _heads(ASK), _heads(ANSWER), _heads(b"version")
-_GET = _name(COMMAND) + _name(Get.commandName) + _name(b"key")
-_PUT = _name(COMMAND) + _name(Put.commandName) + _name(b"key")
+_GET = _name(COMMAND) + _name(GET) + _name(b"key")
+_PUT = _name(COMMAND) + _name(PUT) + _name(b"key")
 _VALUE = _name(b"value")
+_ONCE = _name(b"once") + bytes((0, ONCE_BYTES))
 _APPLIED = _name(b"applied") + bytes((0, APPLIED_BYTES))
 _END = b"\0\0"
 
@@ -59,7 +66,10 @@ _VERSION_SHORT, _TIMEOUT_SHORT = _name(b"version") + b"\0", _name(b"timeout_ms")
 _TO_ASK_TAG, _TO_ANSWER_TAG = len(_ASK_SHORT) + 1, len(_ANSWER_SHORT) + 1
 _TO_VERSION, _TO_TIMEOUT = len(_VERSION_SHORT) + 1, len(_TIMEOUT_SHORT) + 1
 _TO_KEY, _TO_VALUE, _TO_APPLIED = len(_GET) + 2, len(_VALUE) + 2, len(_APPLIED)
+_TO_ONCE = len(_ONCE)
 assert len(_GET) == len(_PUT)
+_NAME_BYTES = len(GET)
+assert len(PUT) == _NAME_BYTES
 
 
 # -- the asking end -------------------------------------------------------------------------------
@@ -76,9 +86,11 @@ def get_body(key: bytes, end: bytes) -> bytes:
     return b"".join((_GET, len(key).to_bytes(2, "big"), key, end))
 
 
-def put_body(key: bytes, value: bytes, end: bytes) -> bytes:
+def put_body(key: bytes, value: bytes, end: bytes, once: bytes | None = None) -> bytes:
     """A `Put`, after its tag."""
     key_size, value_size = len(key).to_bytes(2, "big"), len(value).to_bytes(2, "big")
+    if once is not None:
+        return b"".join((_PUT, key_size, key, _VALUE, value_size, value, _ONCE, once, end))
     return b"".join((_PUT, key_size, key, _VALUE, value_size, value, end))
 
 
@@ -114,21 +126,22 @@ def read_answer(stream: bytes, at: int) -> Answer | None:
 
 
 def read_request(stream: bytes, at: int) -> Request | None:
-    """The `Get` or `Put` that begins at *at*.
-
-    Its ``timeout_ms`` has to be right, and says nothing to a node that answers at once.
-    """
+    """The `Get` or `Put` that begins at *at*."""
     try:
         tag_at = at + _TO_ASK_TAG
         tag_end = tag_at + stream[tag_at - 1]
         key_at = tag_end + _TO_KEY
         key_end = key_at + (stream[key_at - 2] << 8 | stream[key_at - 1])
         command = stream[tag_end : key_at - 2]
-        value, value_end = None, key_end
+        value, once, value_end = None, None, key_end
         value_at = key_end + _TO_VALUE
         if command == _PUT and stream[key_end : value_at - 2] == _VALUE:
             value_end = value_at + (stream[value_at - 2] << 8 | stream[value_at - 1])
             value = stream[value_at:value_end]
+            once_at = value_end + _TO_ONCE
+            if stream[value_end:once_at] == _ONCE:
+                value_end = once_at + ONCE_BYTES
+                once = stream[once_at:value_end]
         elif command != _GET:
             return None
         digits_at = value_end + _TO_TIMEOUT
@@ -145,12 +158,21 @@ def read_request(stream: bytes, at: int) -> Request | None:
         or stream[digits_end:end] != _END
     ):
         return None
-    return stream[tag_at:tag_end], stream[key_at:key_end], value, end
+    return stream[tag_at:tag_end], stream[key_at:key_end], value, once, digits, end
+
+
+def value_bytes(request: Request) -> int:
+    """What its values take: as much as `kvtwist.wire.boxes.size_bytes` counts of its box."""
+    tag, key, value, once, digits, _ = request
+    size = len(tag) + _NAME_BYTES + len(key) + len(digits)
+    if value is None:
+        return size
+    return size + len(value) + (0 if once is None else ONCE_BYTES)
 
 
 def command_name(value: bytes | None) -> bytes:
     """Which command a request with *value* is."""
-    return Get.commandName if value is None else Put.commandName
+    return GET if value is None else PUT
 
 
 def put_answer(version: int, applied: bytes) -> bytes:

@@ -5,15 +5,16 @@ exception in a responder, a malformed argument and an unknown command are answer
 worked on at the same time is bounded, in number and in bytes; a request that is alone may have any
 size.
 
-**The short way.** The most frequent requests are answered where they lie in the stream, if nothing
-is to be said but the answer (`kvtwist.wire.frequent`). All else, and whatever follows it in the
-same chunk, goes the ordinary way.
+**The short way.** The most frequent requests are taken where they lie in the stream
+(`kvtwist.wire.frequent`), and answered at once or later, if nothing is to be said but the answer.
+All else, and whatever follows it in the same chunk, goes the ordinary way. What is answered later
+is one small object (`Unanswered`): there is no box of it, no Deferred and no timer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -26,6 +27,7 @@ from kvtwist.errors import (
     NodeFault,
     OutcomeUnknown,
     TooLarge,
+    Unavailable,
     UnknownCommand,
 )
 from kvtwist.wire import frequent
@@ -42,6 +44,8 @@ from kvtwist.wire.boxes import (
 )
 from kvtwist.wire.calls import overloaded
 from kvtwist.wire.codec import Codec, Values, codec_of
+from kvtwist.wire.commands import REQUEST_TIMEOUT_MS, REQUEST_TIMEOUT_MS_MAX
+from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.failures import crosses_the_wire, write_failure
 from kvtwist.wire.limits import ConnectionLimits
 from kvtwist.wire.sending import CORKED_BYTES_MAX, Sending
@@ -52,11 +56,45 @@ if TYPE_CHECKING:
 Arguments: TypeAlias = Values
 Responder: TypeAlias = "Callable[[Connection, Arguments], Arguments | Deferred[Arguments]]"
 Responders: TypeAlias = Mapping[bytes, tuple[Codec, Responder]]
-Frequent: TypeAlias = Callable[[bytes, "bytes | None"], "bytes | None"]
-"""Answers a `Get` of a key, or a `Put` of a key and a value, at once: the answer's bytes after its
-tag (`kvtwist.wire.frequent`). ``None``: the request has to take the ordinary way."""
-
 _log = Logger(namespace="kvtwist.wire")
+
+
+class Unanswered:
+    """A frequent request that is worked on, and whoever answers it has this to do it with.
+
+    It ends once: by `answer` or `fail`, or by its time. What comes after that, or when its
+    connection is lost, is passed over. None of it may come before `Work` has been given it.
+
+    :cvar is_write: whether it may have been done although nobody says so.
+    :ivar deadline: when its time is up, on the clock of the `Deadlines`.
+    """
+
+    __slots__ = ("deadline", "seconds", "size_bytes", "tag", "work")
+    is_write: ClassVar[bool] = False
+
+    work: Work | None
+    tag: bytes
+    size_bytes: int
+    seconds: float
+    deadline: float
+
+    def answer(self, body: bytes) -> None:
+        """The answer's bytes, after its tag."""
+        work, self.work = self.work, None
+        if work is not None:
+            work.answered(self, body)
+
+    def fail(self, error: BaseException) -> None:
+        """There is an error instead."""
+        work, self.work = self.work, None
+        if work is not None:
+            work.failed(self, error)
+
+
+Frequent: TypeAlias = Callable[[bytes, "bytes | None", "bytes | None"], "bytes | Unanswered | None"]
+"""Takes a `Get` of a key, or a `Put` of a key and a value, which may have ``once``. The answer's
+bytes after its tag (`kvtwist.wire.frequent`), or what the answer will come to. ``None``: nothing is
+done, and the request has to take the ordinary way."""
 
 
 def responders(named: Mapping[type[amp.Command], Responder]) -> Responders:
@@ -75,7 +113,9 @@ class Work:
 
     :param connection: what responders are told about who asks.
     :param table: made by `responders`.
-    :param done: called when an answer that came later has been sent.
+    :param deadlines: ends the requests of the short way whose time is up.
+    :param done: called when an answer that came later has been sent. Not for each, where many are
+        held back to be sent together: then `Sending` tells when that has happened.
     :param not_done: told why a request failed that wants no answer.
 
     :ivar unanswered: requests that are being worked on.
@@ -86,6 +126,7 @@ class Work:
         self,
         connection: Connection,
         table: Responders,
+        deadlines: Deadlines,
         limits: ConnectionLimits,
         sending: Sending,
         done: Callable[[], None],
@@ -93,12 +134,15 @@ class Work:
     ) -> None:
         self._connection = connection
         self._table = table
+        self._deadlines = deadlines
         self._limits = limits
         self._sending = sending
         self._write = sending.write
         self._done = done
         self._not_done = not_done
         self._deferred: set[Deferred[Arguments]] = set()
+        # A dictionary for its order: whatever is done to all of them is done in that.
+        self._later: dict[Unanswered, None] = {}
         self._is_over = False
         self.unanswered = 0
         self.request_bytes = 0
@@ -131,37 +175,96 @@ class Work:
         answer.addBoth(self._ended, answer, size)
 
     def take_frequent(self, stream: bytes, respond: Frequent, box_bytes_max: int) -> int:
-        """Answer the frequent requests that *stream* begins with; where they end.
+        """Take the frequent requests that *stream* begins with; where they end.
 
-        While others are being worked on, what they take of the limits has to be looked at: that is
-        the ordinary way's business. So is what comes when the transport has enough of the answers.
+        One that is too much to be worked on beside the others is the ordinary way's business, and
+        so is what comes when the transport has enough of the answers.
         """
-        at = 0
-        if self.unanswered:
-            return at
-        sending, write, read = self._sending, self._write, frequent.read_request
+        sending, write, read, at = self._sending, self._write, frequent.read_request, 0
+        requests_max = self._limits.requests_in_flight_max
+        bytes_max = self._limits.request_bytes_in_flight_max
         while not sending.is_full and (request := read(stream, at)) is not None:
-            tag, key, value, end = request
+            tag, key, value, once, _, end = request
             if end - at > box_bytes_max:
                 break
+            if self.unanswered and (
+                self.unanswered >= requests_max or self.request_bytes + end - at > bytes_max
+            ):
+                break  # it may be too much: the ordinary way counts exactly
             try:
-                answer = respond(key, value)
+                answer = respond(key, value, once)
             except Exception:
                 self._failed(Failure(), frequent.command_name(value), tag)
             else:
                 if answer is None:
                     break
-                write(frequent.ANSWER_HEADS[len(tag)] + tag + answer)
+                if isinstance(answer, bytes):
+                    write(frequent.ANSWER_HEADS[len(tag)] + tag + answer)
+                else:
+                    self._take_up(answer, request)
             at = end
             if sending.corked_bytes > CORKED_BYTES_MAX:
                 sending.uncork()
         return at
+
+    def _take_up(self, later: Unanswered, request: frequent.Request) -> None:
+        """Have *request* answered later."""
+        if not self._later:
+            self._deadlines.watch(self)
+        later.work, later.tag = self, request[0]
+        later.size_bytes = size = frequent.value_bytes(request)
+        timeout_ms = int(request[4]) or REQUEST_TIMEOUT_MS
+        later.seconds = seconds = min(timeout_ms, REQUEST_TIMEOUT_MS_MAX) / 1000
+        later.deadline = self._deadlines.seconds() + seconds
+        self._later[later] = None
+        self.unanswered += 1
+        self.request_bytes += size
+
+    def answered(self, later: Unanswered, body: bytes) -> None:
+        """The answer to a request of the short way, after its tag."""
+        tag, sending = later.tag, self._sending
+        self._end(later)
+        data = frequent.ANSWER_HEADS[len(tag)] + tag + body
+        if not sending.has_room_for(data):
+            self._failed(Failure(self._no_room()), _name_of(later), tag)
+        else:
+            sending.write(data)
+            if sending.corked_bytes > CORKED_BYTES_MAX:
+                sending.uncork()
+        if not self.unanswered or not sending.corked_bytes:
+            self._done()
+
+    def failed(self, later: Unanswered, error: BaseException) -> None:
+        """There is an error instead."""
+        self._end(later)
+        self._failed(Failure(error), _name_of(later), later.tag)
+        self._done()
+
+    def _end(self, later: Unanswered) -> None:
+        del self._later[later]
+        self.unanswered -= 1
+        self.request_bytes -= later.size_bytes
+
+    def expire(self, now: float) -> bool:
+        """Fail the requests of the short way whose time is up; whether there are others
+        (`Deadlines`)."""
+        for later in [later for later in self._later if later.deadline <= now]:
+            within = f"within {later.seconds:.3g} s"
+            if later.is_write:
+                later.fail(OutcomeUnknown(f"the write was not answered {within}: read to see"))
+            else:
+                later.fail(Unavailable(f"the read was not answered {within}"))
+        return bool(self._later)
 
     def cancel(self) -> None:
         """Nobody can be answered any more: let go of what is worked on."""
         self._is_over = True
         for answer in tuple(self._deferred):
             answer.cancel()
+        for later in tuple(self._later):
+            later.work = None
+            self._end(later)
+        self._deadlines.forget(self)
 
     def _respond(self, name: bytes, box: Box) -> tuple[Codec, Arguments | Deferred[Arguments]]:
         if isinstance(box, OversizedBox):
@@ -196,12 +299,15 @@ class Work:
             return
         data = codec.answer(tag, answer)
         if not self._sending.has_room_for(data):
-            limit = self._limits.answer_bytes_unread_max
-            raise OutcomeUnknown(
-                f"there is no room for the answer (limit answer_bytes_unread_max={limit}): "
-                "too many are waiting to be read"
-            )
+            raise self._no_room()
         self._write(data)
+
+    def _no_room(self) -> OutcomeUnknown:
+        limit = self._limits.answer_bytes_unread_max
+        return OutcomeUnknown(
+            f"there is no room for the answer (limit answer_bytes_unread_max={limit}): "
+            "too many are waiting to be read"
+        )
 
     def _failed(self, failure: Failure, name: bytes, tag: bytes | None) -> None:
         if self._is_over:
@@ -233,6 +339,10 @@ def _too_large(box: OversizedBox) -> TooLarge:
         limit=box.limit,
         actual=box.actual,
     )
+
+
+def _name_of(later: Unanswered) -> bytes:
+    return frequent.PUT if later.is_write else frequent.GET
 
 
 def _shown(name: bytes) -> str:

@@ -80,10 +80,11 @@ class ShortWayTests(SynchronousTestCase):
             node.ordinary(b"a", None)
         for key, value in requests:
             expected = ordinary.ordinary(key, value)
-            answer = short.router.answer_here(key, value)
+            answer = short.router.answer_here(key, value, None)
             if answer is None:
                 self.assertEqual(short.ordinary(key, value), expected)
             else:
+                assert isinstance(answer, bytes)
                 self.assertEqual(ANSWER_HEADS[1] + b"1" + answer, expected)
 
     def test_taken(self) -> None:
@@ -91,7 +92,7 @@ class ShortWayTests(SynchronousTestCase):
         node = Alone()
         node.ordinary(b"a", None)
         for value in (None, b"v", None):
-            self.assertIsNotNone(node.router.answer_here(b"a", value))
+            self.assertIsNotNone(node.router.answer_here(b"a", value, None))
 
     def test_limits(self) -> None:
         """Over a limit it is not taken, and nothing has been done; at the limit it is."""
@@ -103,17 +104,17 @@ class ShortWayTests(SynchronousTestCase):
             (b"k", b"v" * NODE_VALUE_BYTES_MAX, True),
             (b"k", b"v" * (NODE_VALUE_BYTES_MAX + 1), False),
         ):
-            self.assertIs(node.router.answer_here(key, value) is not None, taken)
+            self.assertIs(node.router.answer_here(key, value, None) is not None, taken)
         self.assertEqual(node.store.key_count, 2)
 
     def test_before_and_after(self) -> None:
         """A node that does not know its cluster yet, or is stopping, says so: the ordinary way."""
         node = Alone()
-        self.assertIsNone(node.router.answer_here(b"a", b"v"))
+        self.assertIsNone(node.router.answer_here(b"a", b"v", None))
         node.ordinary(b"a", None)
-        self.assertIsNotNone(node.router.answer_here(b"a", b"v"))
+        self.assertIsNotNone(node.router.answer_here(b"a", b"v", None))
         node.router.stop()
-        self.assertIsNone(node.router.answer_here(b"a", b"v"))
+        self.assertIsNone(node.router.answer_here(b"a", b"v", None))
 
     def test_not_the_owner(self) -> None:
         """Else a key is written where nobody looks for it."""
@@ -124,7 +125,7 @@ class ShortWayTests(SynchronousTestCase):
         cluster.network.result_of(client.put(key, "v"))
         cluster.network.result_of(client.put(cluster.key_of(1), "v"))
         answers = [
-            cluster.nodes[number]._router.answer_here(key.encode(), None) is not None
+            cluster.nodes[number]._router.answer_here(key.encode(), None, None) is not None
             for number in (1, 2)
         ]
         self.assertEqual(answers, [False, True])

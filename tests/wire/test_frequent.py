@@ -10,14 +10,24 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.wire import frequent
 from kvtwist.wire.arguments import NATURAL_MAX
-from kvtwist.wire.boxes import ANSWER, ASK, COMMAND, VALUE_BYTES_MAX, Box, BoxReader, write_box
+from kvtwist.wire.boxes import (
+    ANSWER,
+    ASK,
+    COMMAND,
+    VALUE_BYTES_MAX,
+    Box,
+    BoxReader,
+    size_bytes,
+    write_box,
+)
 from kvtwist.wire.codec import codec_of
 from kvtwist.wire.commands import Get, Put
-from kvtwist.wire.frequent import APPLIED_BYTES
+from kvtwist.wire.frequent import APPLIED_BYTES, ONCE_BYTES
 from tests.wire.loopback import WIDE_OPEN
 from tests.wire.properties import examples
 
 TAG, KEY, VALUE, APPLIED = b"1a", b"key", b"value", b"a" * APPLIED_BYTES
+ONCE = b"o" * ONCE_BYTES
 
 quickly = examples(60)
 tags = st.binary(max_size=255)
@@ -25,6 +35,7 @@ blobs = st.binary(max_size=40) | st.sampled_from(
     [size * b"x" for size in (255, 256, 257, VALUE_BYTES_MAX)]
 )
 versions = st.integers(0, NATURAL_MAX) | st.sampled_from([0, 10**18 - 1, 10**18, NATURAL_MAX])
+onces = st.binary(min_size=ONCE_BYTES, max_size=ONCE_BYTES)
 applieds = st.binary(min_size=APPLIED_BYTES, max_size=APPLIED_BYTES)
 junk = st.binary(max_size=30)
 
@@ -33,6 +44,14 @@ Pairs = list[tuple[bytes, bytes]]
 REQUESTS: list[Pairs] = [
     [(ASK, TAG), (COMMAND, b"Get"), (b"key", KEY), (b"timeout_ms", b"50")],
     [(ASK, TAG), (COMMAND, b"Put"), (b"key", KEY), (b"value", VALUE), (b"timeout_ms", b"50")],
+    [
+        (ASK, TAG),
+        (COMMAND, b"Put"),
+        (b"key", KEY),
+        (b"value", VALUE),
+        (b"once", ONCE),
+        (b"timeout_ms", b"50"),
+    ],
 ]
 ANSWERS: list[Pairs] = [
     [(ANSWER, TAG), (b"version", b"7"), (b"applied", APPLIED)],
@@ -46,6 +65,8 @@ VALUES = [
     KEY,
     APPLIED,
     APPLIED[1:],
+    ONCE,
+    ONCE[1:],
     b"Get",
     b"Put",
     b"Delete",
@@ -128,18 +149,26 @@ class WritingTests(SynchronousTestCase):
 class ReadingTests(SynchronousTestCase):
     """What is read in place is what the ordinary way would read."""
 
-    @given(junk, tags, blobs, st.none() | blobs, junk)
+    @given(junk, tags, blobs, st.none() | blobs, st.none() | onces, junk)
     @quickly
     def test_requests(
-        self, before: bytes, tag: bytes, key: bytes, value: bytes | None, after: bytes
+        self,
+        before: bytes,
+        tag: bytes,
+        key: bytes,
+        value: bytes | None,
+        once: bytes | None,
+        after: bytes,
     ) -> None:
         """Else no request of our client's ever takes the short way."""
-        end = frequent.request_end(5000)
+        end, once = frequent.request_end(5000), None if value is None else once
         get = frequent.get_body(key, end)
-        body = get if value is None else frequent.put_body(key, value, end)
+        body = get if value is None else frequent.put_body(key, value, end, once)
         stream = before + frequent.ASK_HEADS[len(tag)] + tag + body
         read = frequent.read_request(stream + after, len(before))
-        self.assertEqual(read, (tag, key, value, len(stream)))
+        self.assertEqual(read, (tag, key, value, once, b"5000", len(stream)))
+        assert read is not None
+        self.assertEqual(frequent.value_bytes(read), size_bytes(one_box(stream[len(before) :])))
 
     @given(junk, tags, versions, st.none() | blobs, junk)
     @quickly
@@ -170,16 +199,18 @@ class ReadingTests(SynchronousTestCase):
     @given(nearly(REQUESTS))
     @example(write_box(dict(REQUESTS[0])))
     @example(write_box(dict(REQUESTS[1])))
+    @example(write_box(dict(REQUESTS[2])))
     @examples(200)
     def test_whatever_is_taken_as_a_request(self, data: bytes) -> None:
         """Else a box that the ordinary way refuses, or reads otherwise, is carried out."""
         read = frequent.read_request(data, 0)
         if read is None:
             return
-        tag, key, value, end = read
+        tag, key, value, once, digits, end = read
         box = one_box(data[:end])
         command = Get if value is None else Put
         self.assertEqual((box.pop(ASK), box.pop(COMMAND)), (tag, command.commandName))
+        self.assertEqual((box.pop(b"once", None), box[b"timeout_ms"]), (once, digits))
         said = codec_of(command).read_arguments(box)
         self.assertGreaterEqual(said.pop("timeout_ms"), 0)
         left = {name: what for name, what in said.items() if what is not None}

@@ -68,7 +68,7 @@ class Keys:
         self.ordinary = 0
         self.late: list[Deferred[Arguments]] = []
 
-    def answer(self, key: bytes, value: bytes | None) -> bytes | None:
+    def answer(self, key: bytes, value: bytes | None, _: bytes | None) -> bytes | None:
         """The short way; a key that begins with ``?`` may not take it, with ``!`` has a bug."""
         if key.startswith(b"?"):
             return None
@@ -238,7 +238,7 @@ class AnsweringTests(SynchronousTestCase):
         """Else a node goes on writing for a peer that it has given up, who will never know."""
         server, done = self.keys.server(), list[bytes]()
 
-        def respond(key: bytes, _: bytes | None) -> bytes:
+        def respond(key: bytes, _: bytes | None, __: bytes | None) -> bytes:
             done.append(key)
             server.drop("for a test")
             return frequent.nothing_answer(APPLIED)

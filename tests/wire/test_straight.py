@@ -164,7 +164,7 @@ class ConnectionTests(SynchronousTestCase):
         """One that answers every `Get`."""
         answer = get_answer(1, b"v" * 10, APPLIED)
         table = responders({Get: lambda _, __: {"version": 1}})
-        server = Connection(Deadlines(Clock()), table, frequent_responder=lambda _, __: answer)
+        server = Connection(Deadlines(Clock()), table, frequent_responder=lambda *_: answer)
         server.makeConnection(transport_to(socket))
         return server
 
