@@ -77,6 +77,8 @@ class Sending:
     def has_room_for(self, answer: bytes | Parts) -> bool:
         """Whether *answer* can wait too, if it has to."""
         limit, behind_bytes = self._unread_bytes_max, self.outbox.behind_bytes
+        if self.outbox.is_paused:
+            behind_bytes += self.corked_bytes  # which will have to wait there too
         return limit is None or not behind_bytes or behind_bytes + len(answer) <= limit
 
     def write(self, data: bytes | Parts) -> None:
