@@ -138,7 +138,8 @@ class LaterTests(SynchronousTestCase):
         self.assertEqual((disk.ways(), disk.server.unanswered), ((3, 0), 3))
         disk.waiting.reverse()
         for _ in range(3):
-            disk.settle()
+            disk.waiting[0](b"v")
+            disk.settle(b"a second time")
         wire.pump()
         self.assertEqual([box[ANSWER] for box in peer.boxes], [b"3", b"2", b"1"])
         self.assertEqual([box.get(b"value") for box in peer.boxes], [b"v", None, b"v"])
@@ -245,14 +246,18 @@ class LaterTests(SynchronousTestCase):
 
     def test_half_closed(self) -> None:
         """A peer that says nothing more and reads on gets what it has asked for, then the end."""
-        transport = Transport((disk := Disk()).server)
-        transport.say(put(b"1", b"k", b"v") + get(b"2", b"k"))
-        disk.server.readConnectionLost()
-        disk.settle()
-        self.assertFalse(transport.disconnecting)
-        disk.settle()
-        self.assertTrue(transport.disconnecting)
-        self.assertEqual(len(BoxReader(DEFAULT_LIMITS.boxes).feed(transport.take())), 2)
+        for in_turn in (False, True):
+            transport = Transport((disk := Disk()).server)
+            transport.say(put(b"1", b"k", b"v") + get(b"2", b"k"))
+            disk.server.readConnectionLost()
+            if in_turn:
+                disk.turn.open()
+            disk.settle()
+            self.assertFalse(transport.disconnecting)
+            disk.settle()
+            disk.turn.close()
+            self.assertTrue(transport.disconnecting)
+            self.assertEqual(len(BoxReader(DEFAULT_LIMITS.boxes).feed(transport.take())), 2)
 
     def test_no_room_for_answers(self) -> None:
         """T5: else answers pile up for a peer that does not read, and it is cut off for them."""
