@@ -32,7 +32,7 @@ from kvtwist.core.raft import (
 )
 from kvtwist.core.raft.log import total_bytes
 from kvtwist.core.state.answers import Answer
-from kvtwist.core.state.commands import Command, decode, encode
+from kvtwist.core.state.commands import Command, LonePut, decode_entry, encode
 from kvtwist.core.state.contents import Stored, stored_key
 from kvtwist.core.state.logtime import LogClock
 from kvtwist.core.state.records import Record
@@ -126,7 +126,7 @@ class Replica:
         self._contexts = count()
         self._asked: dict[bytes, tuple[bytes, Deferred[Record | None]]] = {}
         self._reads: deque[_Read] = deque()
-        self._to_apply: deque[tuple[Entry, Command | None]] = deque()
+        self._to_apply: deque[tuple[Entry, Command | LonePut | None]] = deque()
         self._has_changes = False
         self._log_bytes = _log_bytes(raft)
         self._base: Snapshot | None = None
@@ -382,7 +382,7 @@ class Replica:
             self._carry_out(entry, command)
         return self._answer_reads()
 
-    def _carry_out(self, entry: Entry, command: Command | None) -> None:
+    def _carry_out(self, entry: Entry, command: Command | LonePut | None) -> None:
         machine = self._state.machine
         answer: Answer | None = None
         if command is None:
@@ -453,9 +453,9 @@ class Replica:
             saved.errback(Failure(Unavailable(str(why))))
 
 
-def _command(entry: Entry) -> Command | None:
+def _command(entry: Entry) -> Command | LonePut | None:
     """What an entry asks of the state machine; ``None``: nothing."""
-    return decode(entry.data) if entry.kind is EntryKind.DATA else None
+    return decode_entry(entry.data) if entry.kind is EntryKind.DATA else None
 
 
 def _log_bytes(raft: Raft) -> int:

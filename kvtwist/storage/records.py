@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import TypeAlias
 
 from kvtwist.core.state.contents import Stored
 from kvtwist.core.state.fields import MalformedBytes, UnknownKind
 from kvtwist.core.state.ordered import Frozen, Ordered
-from kvtwist.core.state.records import Record, decode_record, encode_record
+from kvtwist.core.state.records import decode_fields, encode_fields
 from kvtwist.errors import StoreDamaged
 from kvtwist.storage.engine import Batch, NotCached, View
 from kvtwist.storage.frames import opened, sealed
@@ -28,11 +28,9 @@ Cached = Callable[[bytes], bytes | NotCached | None]
 """`kvtwist.storage.engine.Engine.get_cached`."""
 
 
-class _Fresh(NamedTuple):
-    """A record that is not committed yet; ``None``: one that is removed."""
-
-    stored: Stored | None
-    write: int
+_Fresh: TypeAlias = "tuple[Stored | None, int]"
+"""A record that is not committed yet (``None``: one that is removed), and the number of its batch.
+Plain, since one is made for each write."""
 
 
 class Write:
@@ -82,17 +80,18 @@ class StoredRecords:
         """What is under *key*, which is not `missing`."""
         fresh = self._fresh.get(key)
         if fresh is not None:
-            return fresh.stored
+            return fresh[0]
         if key in self._fetched:
             return self._fetched[key]
         raise AssertionError(f"{key!r} was not asked for")
 
     def put(self, key: bytes, value: Stored) -> Stored | None:
         """Put it there; what was there before."""
-        before = self.get(key)
-        self._note(key, value)
+        before, write = self.get(key), self._write
+        self._fresh[key] = value, write.number
+        self._changed.append(key)
         place = self._prefix + key
-        self._write.batch.put(place, sealed(place, encode_record(Record._make(value))))
+        write.batch.put(place, sealed(place, encode_fields(*value)))
         if before is None:
             self._count += 1
         return before
@@ -105,14 +104,11 @@ class StoredRecords:
         before = self.get(key)
         if before is None:
             raise KeyError(key)
-        self._note(key, None)
+        self._fresh[key] = None, self._write.number
+        self._changed.append(key)
         self._write.batch.delete(self._prefix + key)
         self._count -= 1
         return before
-
-    def _note(self, key: bytes, stored: Stored | None) -> None:
-        self._fresh[key] = _Fresh(stored, self._write.number)
-        self._changed.append(key)
 
     def items(self, start: bytes = b"", end: bytes | None = None) -> Iterator[tuple[bytes, Stored]]:
         """(key, record) from *start* on, before *end*; may wait for the disk."""
@@ -123,7 +119,7 @@ class StoredRecords:
         }
         fresh = {key for key in self._fresh if start <= key and (end is None or key < end)}
         for key in sorted(kept.keys() | fresh):
-            stored = self._fresh[key].stored if key in fresh else self._read(key, kept[key])
+            stored = self._fresh[key][0] if key in fresh else self._read(key, kept[key])
             if stored is not None:
                 yield key, stored
 
@@ -182,7 +178,7 @@ class StoredRecords:
             _, keys = self._written.popleft()
             for key in keys:
                 fresh = self._fresh.get(key)
-                if fresh is not None and fresh.write <= number:
+                if fresh is not None and fresh[1] <= number:
                     del self._fresh[key]
 
     def _read(self, key: bytes, frame: bytes | None) -> Stored | None:
@@ -196,7 +192,7 @@ def read_record(place: bytes, frame: bytes) -> Stored:
     """
     payload = opened(place, frame)
     try:
-        return decode_record(payload)[:]
+        return decode_fields(payload)
     except (MalformedBytes, UnknownKind) as error:
         raise StoreDamaged(f"the record {place[:60].hex()}: {error}") from error
 

@@ -122,10 +122,12 @@ class RocksEngine:
         if database is None:
             return NOT_CACHED
         try:
-            with _translated():
-                may_exist, value = database.key_may_exist(key, fetch=True)
+            may_exist, value = database.key_may_exist(key, fetch=True)
         except rocksdict.DbClosedError:
             return NOT_CACHED  # it is being opened anew, on another thread
+        except Exception:
+            with _translated():  # not around each call: there is one for each read and write
+                raise
         if value is not None:
             found: bytes = value
             return found

@@ -21,7 +21,7 @@ from kvtwist.core.state.answers import (
     decode_answer,
     encode_answer,
 )
-from kvtwist.core.state.commands import CloseSession, Command, Expire, OpenSession
+from kvtwist.core.state.commands import CloseSession, Command, Expire, LonePut, OpenSession
 from kvtwist.core.state.commands import Write as WriteCommand
 from kvtwist.core.state.contents import Contents
 from kvtwist.core.state.fields import MalformedBytes, UnknownKind
@@ -96,10 +96,12 @@ class StoredState:
         self._saved = {session.id: set(session.answers) for session in contents.sessions.freeze()}
         self._is_expired = False
 
-    def note(self, index: int, command: Command) -> None:
+    def note(self, index: int, command: Command | LonePut) -> None:
         """The entry at *index*, which says *command*, was carried out."""
+        if isinstance(command, LonePut) and not command.session:
+            return  # nearly all are
         match command:
-            case WriteCommand() if command.session:
+            case LonePut() | WriteCommand() if command.session:
                 self._touched.setdefault(command.session, set()).add(command.seq)
             case OpenSession():
                 self._touched.setdefault(index, set())

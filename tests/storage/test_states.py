@@ -17,6 +17,7 @@ from kvtwist.core.state.commands import (
     Expire,
     OpenSession,
     Write,
+    decode_entry,
     encode,
 )
 from kvtwist.core.state.contents import Contents
@@ -87,12 +88,13 @@ class Node:
         return NOT_CACHED if self.forgetful() else self.engine.get_cached(key)
 
     def carry_out(self, index: int, command: Command) -> object:
-        state, needed = self.state, self.state.machine.needs(command)
+        state, entry = self.state, decode_entry(encode(command))
+        needed = state.machine.needs(entry)
         while missing := state.records.missing(needed):
             self.fetched += len(missing)
             state.records.have_fetched(state.records.fetch(self.engine, missing))
-        answer = state.machine.carry_out(index, command)
-        state.note(index, command)
+        answer = state.machine.carry_out(index, entry)
+        state.note(index, entry)
         state.records.forget_fetched()
         return answer
 

@@ -17,10 +17,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from struct import Struct
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from kvtwist.core.state.fields import (
     KIND,
+    VALUE_BYTES_MAX,
     MalformedBytes,
     Reader,
     checked_key,
@@ -127,6 +128,25 @@ class SetGeneration:
     following: int
 
 
+class LonePut(NamedTuple):
+    """A `Write` of one unconditional `Put` and nothing else: nearly all that is written.
+
+    It says the same, and does the same, at a fraction of the cost. (A named tuple, since one is
+    made for each.)
+
+    :ivar key: as it is stored: `kvtwist.core.state.contents.stored_key`.
+    """
+
+    stamp_ms: int
+    generation: int
+    session: int
+    seq: int
+    lowest_unanswered: int
+    key: bytes
+    value: bytes
+    ttl_ms: int
+
+
 Command: TypeAlias = Write | OpenSession | CloseSession | Expire | Advance | SetGeneration
 
 _WRITE = Struct(">QQIQQQBB")
@@ -134,6 +154,15 @@ _CONDITION = Struct(">HQ")
 _THREE = Struct(">QQQ")
 _EXPIRE = Struct(">QQI")
 _ADVANCE = Struct(">Q")
+
+# The same, from the first byte of a `LonePut` to its key; and the end of that.
+_LONE_PUT = Struct(">HQQIQQQBBBHIQ")
+_LONE_PUT_END = Struct(">BBBHIQ")
+_KEYSPACE_AT, _KEYSPACE_END = 18, 22
+_GENERATION_BYTES = 8
+
+WHOSE = Struct(">QQQQ")
+"""Whose a write is: generation, session, seq, lowest unanswered seq."""
 
 _WRITE_KIND = KIND.pack(1, 1)
 _OPEN_KIND = KIND.pack(2, 1)
@@ -176,6 +205,53 @@ def decode(data: bytes) -> Command:
     command = read(reader)
     reader.end()
     return command
+
+
+def encode_put(stamp_ms: int, whose: bytes, key: bytes, value: bytes) -> bytes:
+    """What `encode` makes of a `Write` of one unconditional `Put`, in keyspace 0, that stays.
+
+    :param whose: laid out by `WHOSE`.
+    :param key, value: short enough.
+    """
+    return b"".join(
+        (
+            _WRITE_KIND,
+            stamp_ms.to_bytes(8, "big"),
+            whose[:_GENERATION_BYTES],
+            b"\0\0\0\0",
+            whose[_GENERATION_BYTES:],
+            _LONE_PUT_END.pack(0, 1, 1, len(key), len(value), 0),
+            key,
+            value,
+        )
+    )
+
+
+def decode_entry(data: bytes) -> Command | LonePut:
+    """`decode`, but a `Write` that is a `LonePut` comes as one."""
+    if data[:2] != _WRITE_KIND or len(data) < _LONE_PUT.size:
+        return decode(data)
+    (
+        _,
+        stamp_ms,
+        generation,
+        _,
+        session,
+        seq,
+        lowest,
+        conditions,
+        operations,
+        kind,
+        size,
+        length,
+        ttl_ms,
+    ) = _LONE_PUT.unpack_from(data)
+    value_at = _LONE_PUT.size + size
+    is_alone = kind == 1 and operations == 1 and not conditions
+    if not is_alone or value_at + length != len(data) or length > VALUE_BYTES_MAX:
+        return decode(data)
+    key = data[_KEYSPACE_AT:_KEYSPACE_END] + data[_LONE_PUT.size : value_at]
+    return LonePut(stamp_ms, generation, session, seq, lowest, key, data[value_at:], ttl_ms)
 
 
 def _pieces(write: Write) -> list[bytes]:

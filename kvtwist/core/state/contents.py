@@ -144,15 +144,25 @@ class Contents:
 
     def put(self, key: bytes, record: Record) -> None:
         """Put *record* under a stored key."""
-        before = self._records.put(key, record[:])  # a slice is a plain tuple
+        self._put(key, record[:])  # a slice is a plain tuple
+
+    def write(self, key: bytes, value: bytes, version: int, expires_at_ms: int) -> None:
+        """Put *value* under a stored key, whatever is there at the log time."""
+        seen = self._records.get(key)
+        is_there = seen is not None and not NEVER != seen[3] <= self.log_time_ms
+        created = seen[2] if seen is not None and is_there else version
+        self._put(key, (value, version, created, expires_at_ms, 0, 0))
+
+    def _put(self, key: bytes, record: Stored) -> None:
+        before, expires_at_ms = self._records.put(key, record), record[3]
         if before is None:
-            self.data_bytes += len(key) + len(record.value)
+            self.data_bytes += len(key) + len(record[0])
         else:
-            self.data_bytes += len(record.value) - len(before[0])
+            self.data_bytes += len(record[0]) - len(before[0])
             if before[3] != NEVER:
                 self._due.remove(_due_key(before[3], key))
-        if record.expires_at_ms != NEVER:
-            self._due.put(_due_key(record.expires_at_ms, key), True)
+        if expires_at_ms != NEVER:
+            self._due.put(_due_key(expires_at_ms, key), True)
 
     def remove(self, key: bytes) -> None:
         """Remove what is under a stored key.

@@ -123,12 +123,17 @@ def perform(
     return _PERFORM[type(operation)](operation, index, seen, version, now_ms)
 
 
+def expiry(now_ms: int, ttl_ms: int) -> int:
+    """When a record that is written now expires."""
+    return min(now_ms + ttl_ms, U64_MAX) if ttl_ms else NEVER
+
+
 def _put(put: Put, index: int, seen: Record | None, version: int, now_ms: int) -> Effect:
     if put.version is not None and (failed := mismatch(index, put.version, seen)):
         return Effect(failed)
-    expires_at_ms = min(now_ms + put.ttl_ms, U64_MAX) if put.ttl_ms else NEVER
     created = version if seen is None else seen.created
-    return Effect(Changed(version), True, Record(put.value, version, created, expires_at_ms))
+    record = Record(put.value, version, created, expiry(now_ms, put.ttl_ms))
+    return Effect(Changed(version), True, record)
 
 
 def _delete(delete: Delete, index: int, seen: Record | None, version: int, now_ms: int) -> Effect:

@@ -67,6 +67,26 @@ def encode_record(record: Record) -> bytes:
     return encode_header(record) + checked_value(record.value)
 
 
+def encode_fields(
+    value: bytes, version: int, created: int, expires_at_ms: int, lease: int, flags: int
+) -> bytes:
+    """`encode_record` of fields that are in their bounds: one is made for each write."""
+    head = _HEADER.pack(RECORD_FORMAT, flags, version, created, expires_at_ms, lease)
+    return head + value
+
+
+def decode_fields(data: bytes) -> tuple[bytes, int, int, int, int, int]:
+    """The fields of `decode_record`; one is read for each read.
+
+    :raises MalformedBytes, UnknownKind: likewise.
+    """
+    if len(data) >= HEADER_BYTES:
+        form, flags, version, created, expires_at_ms, lease = _HEADER.unpack_from(data)
+        if form == RECORD_FORMAT and 1 <= created <= version <= REVISION_MAX:
+            return data[HEADER_BYTES:], version, created, expires_at_ms, lease, flags
+    return decode_record(data)[:]  # which says what is wrong
+
+
 def decode_record(data: bytes, at: int = 0) -> Record:
     """The record that *data* has from *at* to its end.
 

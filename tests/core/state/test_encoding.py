@@ -52,7 +52,13 @@ from kvtwist.core.state.outcomes import (
     OutOfRange,
     Unchanged,
 )
-from kvtwist.core.state.records import Record, decode_record, encode_record
+from kvtwist.core.state.records import (
+    Record,
+    decode_fields,
+    decode_record,
+    encode_fields,
+    encode_record,
+)
 from tests.core.state import strategies
 from tests.wire.properties import examples
 
@@ -105,6 +111,8 @@ Codec = tuple[Callable[[Any], bytes], Callable[[bytes], Any]]
 COMMAND: Codec = (encode, decode)
 ANSWER: Codec = (encode_answer, decode_answer)
 RECORD: Codec = (encode_record, decode_record)
+FIELDS: Codec = (lambda record: encode_fields(*record), decode_fields)
+"""The same of a record's fields, as they are in a store."""
 
 records = st.builds(
     lambda value, numbers, expires, lease, flags: Record(
@@ -186,12 +194,14 @@ class EncodingTests(SynchronousTestCase):
     def test_records(self, record: Record, change: int) -> None:
         """Else what comes out of a store could be something that never went in."""
         self.assert_survives_damage(RECORD, record, change)
+        self.assert_survives_damage(FIELDS, record, change)
+        self.assertEqual(encode_fields(*record), encode_record(record))
 
     @examples(300)
     @given(st.binary(max_size=80))
     def test_anything(self, data: bytes) -> None:
         """Whatever bytes there are, a definite error or a value: never another exception."""
-        for codec in (COMMAND, ANSWER, RECORD):
+        for codec in (COMMAND, ANSWER, RECORD, FIELDS):
             self.assert_read_or_refused(codec, data)
         for kind in range(8):
             self.assert_read_or_refused(COMMAND, bytes([kind, 1]) + data)
