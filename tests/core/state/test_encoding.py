@@ -197,6 +197,13 @@ class EncodingTests(SynchronousTestCase):
         self.assert_survives_damage(FIELDS, record, change)
         self.assertEqual(encode_fields(*record), encode_record(record))
 
+    def test_fields_that_no_record_has(self) -> None:
+        """Else a damaged record is served (S3): whichever way it is read."""
+        for version, created in ((0, 0), (1, 0), (1, 2), (1 << 63, 1)):
+            data = encode_fields(b"v", version, created, 0, 0, 0)
+            for read in (decode_record, decode_fields):
+                self.assertRaises(MalformedBytes, read, data)
+
     @examples(300)
     @given(st.binary(max_size=80))
     def test_anything(self, data: bytes) -> None:
