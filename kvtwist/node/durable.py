@@ -17,6 +17,7 @@ from twisted.protocols import amp
 
 from kvtwist.core.groups import FIRST_GENERATION, META, Group, group_of, groups_of
 from kvtwist.core.raft import Raft, Restored, Settings, Snapshot
+from kvtwist.core.state.commands import NO_SESSION, WHOSE, encode_put
 from kvtwist.core.topology import Topology
 from kvtwist.errors import DiskFull, KvtwistError, NotLeader, Unavailable
 from kvtwist.node.leadership import Leadership
@@ -25,6 +26,7 @@ from kvtwist.node.outgoing import Outgoing, opened
 from kvtwist.node.post import Post
 from kvtwist.node.replica import Replica
 from kvtwist.node.replicas import Replicas
+from kvtwist.node.waiting import ShortReader, ShortWriter
 from kvtwist.storage import logs
 from kvtwist.storage.directory import DataDirectory
 from kvtwist.storage.engine import Batch
@@ -33,7 +35,7 @@ from kvtwist.storage.snapshots import remove_orphans
 from kvtwist.storage.states import StoredState, load_state, new_state, remove_group
 from kvtwist.storage.store import Condition, Store
 from kvtwist.wire import commands
-from kvtwist.wire.connection import Arguments
+from kvtwist.wire.connection import Arguments, Unanswered
 
 LEAVING_SECONDS_MAX = 1.0
 """How long a node that stops waits for others to lead what it led."""
@@ -139,6 +141,23 @@ class DurablePartitions:
             raise DiskFull(f"{self._name} cannot write: {self._store.trouble}")
         proposed = replica.propose(proposal(command, arguments, replica.generation))
         return proposed.addCallback(lambda answer: answer_to(command, answer))
+
+    def begin(
+        self, number: int, key: bytes, value: bytes | None, once: bytes | None, place: bytes
+    ) -> Unanswered | None:
+        """Begin with it, if this node leads and can write."""
+        replica = self._replicas.all().get(group_of(number))
+        if replica is None or not replica.leads:
+            return None
+        if value is None:
+            reader = ShortReader(key, replica, place)
+            return reader if replica.ask(reader) is None else None
+        if self._store.condition is not Condition.OPEN:
+            return None
+        writer = ShortWriter(replica, place)
+        whose = WHOSE.pack(replica.generation, NO_SESSION, 0, 0) if once is None else once
+        entry = encode_put(replica.stamp_ms(), whose, key, value)
+        return writer if replica.offer(entry, writer) is None else None
 
     def _leading(self, number: int) -> Replica:
         """The replica of the partition here, if it leads.

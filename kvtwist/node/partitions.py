@@ -16,7 +16,9 @@ from kvtwist.core.topology import Topology
 from kvtwist.errors import KvtwistError, Refused
 from kvtwist.node.outgoing import Outgoing
 from kvtwist.wire import commands
-from kvtwist.wire.connection import Arguments
+from kvtwist.wire.boxes import VALUE_BYTES_MAX
+from kvtwist.wire.connection import Arguments, Unanswered
+from kvtwist.wire.frequent import get_answer, nothing_answer, put_answer
 
 
 class Partitions(Protocol):
@@ -48,6 +50,17 @@ class Partitions(Protocol):
         """Carry *command* out in partition *number*; the answer to it, without ``applied``.
 
         :raises NotLeader: when that is for another node; nothing was done.
+        """
+
+    def begin(
+        self, number: int, key: bytes, value: bytes | None, once: bytes | None, place: bytes
+    ) -> bytes | Unanswered | None:
+        """Carry out a `Get` of *key* in partition *number*, or a `Put` of *value* under it, in the
+        form of `kvtwist.wire.frequent`: the bytes of its answer, or what they will come to.
+
+        :param place: what the answer's mark begins with.
+
+        ``None``, and nothing is done, when there is anything to say but the answer: `apply` does.
         """
 
     def applied(self, number: int) -> int:
@@ -111,6 +124,23 @@ class MemoryPartitions:
     def apply(self, number: int, command: type[amp.Command], arguments: Arguments) -> Arguments:
         """Carry *command* out in partition *number*; the answer to it."""
         return OPERATIONS[command](self.partition(number), arguments)
+
+    def begin(
+        self, number: int, key: bytes, value: bytes | None, once: bytes | None, place: bytes
+    ) -> bytes | None:
+        """Carry it out at once."""
+        if self._owners[number] != self._name or once is not None:
+            return None
+        partition = self.partition(number)
+        if value is not None:
+            version = partition.put(key, value)
+            return put_answer(version, place + partition.revision.to_bytes(8, "big"))
+        record, mark = partition.get(key), place + partition.revision.to_bytes(8, "big")
+        if record is None:
+            return nothing_answer(mark)
+        if len(record.value) > VALUE_BYTES_MAX:
+            return None
+        return get_answer(record.version, record.value, mark)
 
     def partition(self, number: int) -> Partition:
         """Partition *number*."""

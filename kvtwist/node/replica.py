@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import count
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred, fail
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kvtwist.core.raft import (
@@ -22,7 +22,6 @@ from kvtwist.core.raft import (
     Entry,
     EntryKind,
     Message,
-    Proposed,
     Raft,
     ReadState,
     Ready,
@@ -37,6 +36,7 @@ from kvtwist.core.state.contents import Stored, stored_key
 from kvtwist.core.state.logtime import LogClock
 from kvtwist.core.state.records import Record
 from kvtwist.errors import KvtwistError, NotLeader, OutcomeUnknown, Overloaded, Unavailable
+from kvtwist.node.waiting import DeferredReader, DeferredWriter, Reader, Writer
 from kvtwist.storage import logs
 from kvtwist.storage.engine import Batch, View
 from kvtwist.storage.marks import Mark
@@ -51,24 +51,21 @@ DEPOSED_TICKS = 10
 """So long a replica that leads no more waits for its proposals to be committed by the next leader,
 as they mostly are after a hand-over. Then their fate is unknown."""
 
+_Told = TypeVar("_Told")
+
+_log = Logger(namespace="kvtwist.node")
+
 Stamped = Callable[[int], Command]
 """Makes a command, given its stamp in log time (ms)."""
 
 
-class _Proposal(NamedTuple):
-    """A write that waits to be applied."""
+READS_MAX = 64
+"""Records for so many reads are looked up, and fetched, together."""
 
-    term: int
-    answer: Deferred[Answer]
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """A read that waits for an index to be applied."""
-
-    index: int
-    answer: Deferred[Record | None]
-    key: bytes
+_Proposal: TypeAlias = tuple[int, Writer]
+"""The term of an entry that waits to be applied, and who waits for it."""
+_Reads: TypeAlias = tuple[int, list[Reader]]
+"""The index that has to be applied, and who waits for it."""
 
 
 class Needed(NamedTuple):
@@ -122,10 +119,12 @@ class Replica:
         self._send = send
         self._clock: LogClock | None = None
         self._clock_term = 0
+        self._clock_saw_ms = 0
         self._proposals: dict[int, _Proposal] = {}
         self._contexts = count()
-        self._asked: dict[bytes, tuple[bytes, Deferred[Record | None]]] = {}
-        self._reads: deque[_Read] = deque()
+        self._asking: list[Reader] | None = None  # those since the last Ready, who share a context
+        self._asked: dict[bytes, list[Reader]] = {}
+        self._reads: deque[_Reads] = deque()
         self._to_apply: deque[tuple[Entry, Command | LonePut | None]] = deque()
         self._has_changes = False
         self._log_bytes = _log_bytes(raft)
@@ -140,32 +139,47 @@ class Replica:
 
     def propose(self, stamped: Stamped) -> Deferred[Answer]:
         """Have a command applied; see the module's docstring for how that ends."""
-        if self._over is not None:
-            return fail(Unavailable(str(self._over)))
-        command = stamped(self._stamp_ms())
-        proposed = self.raft.propose([encode(command)])
-        if isinstance(proposed, Dropped):
-            return fail(_dropped(self.group, proposed))
-        return self._wait(proposed)
+        writer = DeferredWriter()
+        refused = self.offer(encode(stamped(self.stamp_ms())), writer)
+        return writer if refused is None else fail(refused)
 
-    def _wait(self, proposed: Proposed) -> Deferred[Answer]:
-        answer: Deferred[Answer] = Deferred()
-        self._proposals[proposed.index] = _Proposal(proposed.term, answer)
+    def offer(self, entry: bytes, writer: Writer) -> KvtwistError | None:
+        """Have an entry applied; why not, if it was not even proposed: nothing was done.
+
+        :param entry: stamped by `stamp_ms`.
+        """
+        if self._over is not None:
+            return Unavailable(str(self._over))
+        proposed = self.raft.propose((entry,))
+        if isinstance(proposed, Dropped):
+            return _dropped(self.group, proposed)
+        self._proposals[proposed.index] = proposed.term, writer
         self._changed(self)
-        return answer
+        return None
 
     def read(self, key: bytes, keyspace: int) -> Deferred[Record | None]:
         """The record of *key*, no older than the call: linearizable."""
+        reader = DeferredReader(stored_key(keyspace, key))
+        refused = self.ask(reader)
+        return reader if refused is None else fail(refused)
+
+    def ask(self, reader: Reader) -> KvtwistError | None:
+        """Tell *reader* what is there, no older than the call; why not, if it was not even asked.
+
+        All that are asked before the next Ready share its round, and so may share a context: a
+        round begins with a Ready, after all of them (R5).
+        """
         if self._over is not None:
-            return fail(Unavailable(str(self._over)))
-        context = next(self._contexts).to_bytes(8, "big")
-        dropped = self.raft.read_index(context)
-        if dropped is not None:
-            return fail(_dropped(self.group, dropped))
-        answer: Deferred[Record | None] = Deferred()
-        self._asked[context] = stored_key(keyspace, key), answer
-        self._changed(self)
-        return answer
+            return Unavailable(str(self._over))
+        if self._asking is None:
+            context = next(self._contexts).to_bytes(8, "big")
+            dropped = self.raft.read_index(context)
+            if dropped is not None:
+                return _dropped(self.group, dropped)
+            self._asking = self._asked[context] = []
+            self._changed(self)
+        self._asking.append(reader)
+        return None
 
     def settled(self) -> Deferred[None]:
         """Fires when the state in the store has all that was answered before this call."""
@@ -209,14 +223,16 @@ class Replica:
         """How many keys there are."""
         return self._state.machine.key_count
 
-    def _stamp_ms(self) -> int:
+    def stamp_ms(self) -> int:
         """Log time now, as the leader counts it, from what it had applied when it became that."""
-        now, machine = self._seconds(), self._state.machine
-        if self._clock is None or self._clock_term != self.raft.term:
-            self._clock = LogClock(machine.log_time_ms, now)
-            self._clock_term = self.raft.term
-        self._clock.applied(machine.log_time_ms, now)
-        return self._clock.stamp_ms(now)
+        now, log_time_ms, clock = self._seconds(), self._state.machine.log_time_ms, self._clock
+        if clock is None or self._clock_term != self.raft.term:
+            clock = self._clock = LogClock(log_time_ms, now)
+            self._clock_term, self._clock_saw_ms = self.raft.term, log_time_ms
+        elif log_time_ms != self._clock_saw_ms:
+            clock.applied(log_time_ms, now)
+            self._clock_saw_ms = log_time_ms
+        return clock.stamp_ms(now)
 
     # -- what is to be done ---------------------------------------------------------------------
 
@@ -230,7 +246,7 @@ class Replica:
 
     def _tick_proposals(self) -> None:
         """Do not wait for long for what another leader may commit, or not."""
-        if self.leads and all(each.term == self.raft.term for each in self._proposals.values()):
+        if self.leads and all(term == self.raft.term for term, _ in self._proposals.values()):
             self._deposed_ticks = 0
             return
         self._deposed_ticks += 1
@@ -272,6 +288,7 @@ class Replica:
 
         Returns what is in the batch; ``None``: nothing is.
         """
+        self._asking = None
         ready = self.raft.ready() if self.raft.has_ready() else None
         if ready is not None:
             self._take_ready(ready, batch)
@@ -321,9 +338,9 @@ class Replica:
         for read in ready.reads:
             self._confirmed(read)
         for context in ready.reads_lost:
-            asked = self._asked.pop(context, None)
-            if asked is not None:
-                asked[1].errback(Unavailable(f"group {self.group} has changed its leader"))
+            lost = Unavailable(f"group {self.group} has changed its leader")
+            for reader in self._asked.pop(context, ()):
+                _tell(reader.lost, lost)
 
     def written(self, written: Written) -> None:
         """What `take` has put into a batch is durable."""
@@ -397,27 +414,28 @@ class Replica:
         proposal = self._proposals.pop(entry.index, None)
         if proposal is None:
             return
-        if proposal.term == entry.term and answer is not None:
-            proposal.answer.callback(answer)
+        term, writer = proposal
+        if term == entry.term and answer is not None:
+            _tell(writer.applied, answer)
         else:
             lost = "its leader was deposed, and another one's entry took the place"
-            proposal.answer.errback(OutcomeUnknown(lost))
+            _tell(writer.lost, OutcomeUnknown(lost))
 
     def _confirmed(self, read: ReadState) -> None:
-        asked = self._asked.pop(read.context, None)
-        if asked is not None:
-            key, answer = asked
-            self._reads.append(_Read(read.index, answer, key))
+        asked = self._asked.pop(read.context, [])
+        for at in range(0, len(asked), READS_MAX):
+            self._reads.append((read.index, asked[at : at + READS_MAX]))
 
     def _answer_reads(self) -> Needed | None:
-        machine, records = self._state.machine, self._state.records
-        while self._reads and self._reads[0].index <= machine.applied_index:
-            key = self._reads[0].key
-            missing = records.missing([key])
+        state, records = self._state, self._state.records
+        while self._reads and self._reads[0][0] <= state.machine.applied_index:
+            _, readers = self._reads[0]
+            missing = records.missing([reader.key for reader in readers])
             if missing:
                 return Needed(tuple(missing))
-            read = self._reads.popleft()
-            read.answer.callback(self._state.read(key))
+            self._reads.popleft()
+            for reader in readers:
+                _tell(reader.found, state.read(reader.key))
         records.forget_fetched()
         return None
 
@@ -434,23 +452,33 @@ class Replica:
     def lose_proposals(self, why: KvtwistError) -> None:
         """What was proposed and is not applied will not be, as far as this replica can say."""
         proposals, self._proposals = self._proposals, {}
-        for proposal in proposals.values():
-            proposal.answer.errback(why)
+        for _, writer in proposals.values():
+            _tell(writer.lost, why)
 
     def give_up(self, why: KvtwistError) -> None:
         """This replica is over: what it was asked for and has not answered is unknown."""
         self._over = why
         self.lose_proposals(OutcomeUnknown(str(why)))
-        reads = [answer for _, answer in self._asked.values()]
-        reads += [read.answer for read in self._reads]
+        readers = [reader for asked in self._asked.values() for reader in asked]
+        readers += [reader for _, confirmed in self._reads for reader in confirmed]
         savings = [saved for _, saved in self._savings]
         self._savings.clear()
+        self._asking = None
         self._asked.clear()
         self._reads.clear()
-        for answer in reads:
-            answer.errback(Failure(Unavailable(str(why))))
+        for reader in readers:
+            _tell(reader.lost, Unavailable(str(why)))
         for saved in savings:
             saved.errback(Failure(Unavailable(str(why))))
+
+
+def _tell(told: Callable[[_Told], None], what: _Told) -> None:
+    """Tell who waits. What goes wrong there is that one's trouble: not the replica's, nor that of
+    those who are told next."""
+    try:
+        told(what)
+    except Exception:
+        _log.failure("a bug: who waited for a replica failed")
 
 
 def _command(entry: Entry) -> Command | LonePut | None:

@@ -35,13 +35,11 @@ from kvtwist.errors import (
 from kvtwist.node.cluster import Cluster
 from kvtwist.node.leaders import Leaders
 from kvtwist.node.limits import Limits
-from kvtwist.node.partitions import OPERATIONS, MemoryPartitions, Partitions
+from kvtwist.node.partitions import OPERATIONS, Partitions
 from kvtwist.node.peers import Peers
 from kvtwist.wire.again import may_be_sent_again
-from kvtwist.wire.boxes import VALUE_BYTES_MAX
 from kvtwist.wire.commands import REQUEST_TIMEOUT_MS, REQUEST_TIMEOUT_MS_MAX, WRITES
 from kvtwist.wire.connection import Arguments, Connection, Responder, Unanswered
-from kvtwist.wire.frequent import get_answer, nothing_answer, put_answer
 
 RETRY_DELAY_SECONDS = 0.02
 
@@ -66,7 +64,6 @@ class Router:
         self._reactor = reactor
         self._cluster = cluster
         self._partitions = partitions
-        self._memory = partitions if isinstance(partitions, MemoryPartitions) else None
         self._peers = peers
         self._limits = limits
         self._elapsed_seconds = elapsed_seconds
@@ -166,34 +163,19 @@ class Router:
     def answer_here(
         self, key: bytes, value: bytes | None, once: bytes | None
     ) -> bytes | Unanswered | None:
-        """Answer a `Get` of *key*, or a `Put` of *value* under it, at once, if all is well; the
-        bytes are `kvtwist.wire.frequent`'s.
+        """Answer a `Get` of *key*, or a `Put` of *value* under it, if all is well; the bytes are
+        `kvtwist.wire.frequent`'s.
 
         ``None``, and nothing is done, when there is anything to say but the answer: `route` says
         it. This is nearly every request that a node gets from our own client.
         """
         limits = self._limits
-        memory = self._memory
-        if self._topology is None or memory is None or once is not None:
+        if self._topology is None or len(key) > limits.key_bytes_max:
             return None
-        if len(key) > limits.key_bytes_max:
+        if value is not None and len(value) > limits.value_bytes_max:
             return None
         number = partition_of(key, len(self._mine))
-        if not self._mine[number]:
-            return None
-        partition = memory.partition(number)
-        if value is None:
-            record = partition.get(key)
-            applied = self._places[number] + partition.revision.to_bytes(8, "big")
-            if record is None:
-                return nothing_answer(applied)
-            if len(record.value) > VALUE_BYTES_MAX:
-                return None
-            return get_answer(record.version, record.value, applied)
-        if len(value) > limits.value_bytes_max:
-            return None
-        version = partition.put(key, value)
-        return put_answer(version, self._places[number] + partition.revision.to_bytes(8, "big"))
+        return self._partitions.begin(number, key, value, once, self._places[number])
 
     def locate(self, key: bytes, value: bytes | None, forwarded: bool) -> tuple[int, Member | None]:
         """The partition of *key*, and who leads it; ``None`` for this node.

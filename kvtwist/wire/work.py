@@ -30,7 +30,7 @@ from kvtwist.errors import (
     Unavailable,
     UnknownCommand,
 )
-from kvtwist.wire import frequent
+from kvtwist.wire import commands, frequent
 from kvtwist.wire.boxes import (
     ASK,
     BOX_BYTES,
@@ -39,12 +39,12 @@ from kvtwist.wire.boxes import (
     ERROR_DESCRIPTION,
     Box,
     OversizedBox,
+    Parts,
     size_bytes,
     write_box,
 )
 from kvtwist.wire.calls import overloaded
 from kvtwist.wire.codec import Codec, Values, codec_of
-from kvtwist.wire.commands import REQUEST_TIMEOUT_MS, REQUEST_TIMEOUT_MS_MAX
 from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.failures import crosses_the_wire, write_failure
 from kvtwist.wire.limits import ConnectionLimits
@@ -82,7 +82,15 @@ class Unanswered:
         """The answer's bytes, after its tag."""
         work, self.work = self.work, None
         if work is not None:
-            work.answered(self, body)
+            tag = self.tag
+            work.answered(self, frequent.ANSWER_HEADS[len(tag)] + tag + body)
+
+    def answer_at_length(self, answer: Values) -> None:
+        """An answer that is not in the frequent form."""
+        work, self.work = self.work, None
+        if work is not None:
+            command = commands.Put if self.is_write else commands.Get
+            work.answered(self, codec_of(command).answer(self.tag, answer))
 
     def fail(self, error: BaseException) -> None:
         """There is an error instead."""
@@ -213,20 +221,19 @@ class Work:
             self._deadlines.watch(self)
         later.work, later.tag = self, request[0]
         later.size_bytes = size = frequent.value_bytes(request)
-        timeout_ms = int(request[4]) or REQUEST_TIMEOUT_MS
-        later.seconds = seconds = min(timeout_ms, REQUEST_TIMEOUT_MS_MAX) / 1000
+        timeout_ms = int(request[4]) or commands.REQUEST_TIMEOUT_MS
+        later.seconds = seconds = min(timeout_ms, commands.REQUEST_TIMEOUT_MS_MAX) / 1000
         later.deadline = self._deadlines.seconds() + seconds
         self._later[later] = None
         self.unanswered += 1
         self.request_bytes += size
 
-    def answered(self, later: Unanswered, body: bytes) -> None:
-        """The answer to a request of the short way, after its tag."""
-        tag, sending = later.tag, self._sending
+    def answered(self, later: Unanswered, data: bytes | Parts) -> None:
+        """The answer to a request of the short way."""
+        sending = self._sending
         self._end(later)
-        data = frequent.ANSWER_HEADS[len(tag)] + tag + body
         if not sending.has_room_for(data):
-            self._failed(Failure(self._no_room()), _name_of(later), tag)
+            self._failed(Failure(self._no_room()), _name_of(later), later.tag)
         else:
             sending.write(data)
             if sending.corked_bytes > CORKED_BYTES_MAX:
