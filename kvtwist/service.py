@@ -192,7 +192,7 @@ class Node(Service):
             reactor, self.cluster.others, self.cluster.greeting, chance, deadlines, limits, turn
         )
         post = Post(config.name, self.peers)
-        self._partitions = self._make_partitions(storage, post, elapsed_seconds)
+        self._partitions = self._make_partitions(storage, post, turn, elapsed_seconds)
         self._router = Router(
             reactor,
             self.cluster,
@@ -225,7 +225,11 @@ class Node(Service):
             raise
 
     def _make_partitions(
-        self, storage: Storage | None, post: Post, elapsed_seconds: Callable[[], float]
+        self,
+        storage: Storage | None,
+        post: Post,
+        turn: Turn,
+        elapsed_seconds: Callable[[], float],
     ) -> Partitions:
         if storage is None:
             return MemoryPartitions(
@@ -237,6 +241,7 @@ class Node(Service):
             storage.directory,
             storage.store,
             post,
+            turn,
             self._give_up,
             elapsed_seconds,
             self._chance,

@@ -36,6 +36,7 @@ from kvtwist.storage.states import StoredState, load_state, new_state, remove_gr
 from kvtwist.storage.store import Condition, Store
 from kvtwist.wire import commands
 from kvtwist.wire.connection import Arguments, Unanswered
+from kvtwist.wire.turn import Turn
 
 LEAVING_SECONDS_MAX = 1.0
 """How long a node that stops waits for others to lead what it led."""
@@ -47,6 +48,7 @@ class DurablePartitions:
     """`kvtwist.node.partitions.Partitions` on disk.
 
     :param post: carries messages to the other nodes.
+    :param wire_turn: the node's connections share it.
     :param failed: called, once, when the node cannot go on.
     :param chance: numbers from 0 to 1, for election timeouts.
     """
@@ -58,6 +60,7 @@ class DurablePartitions:
         directory: DataDirectory,
         store: Store,
         post: Post,
+        wire_turn: Turn,
         failed: Callable[[KvtwistError], None],
         seconds: Callable[[], float],
         chance: Callable[[], float],
@@ -70,7 +73,9 @@ class DurablePartitions:
         self._reactor = reactor
         self._post = post
         self._leadership = Leadership(name, post)
-        self._replicas = Replicas(reactor, store, post, self._replica, failed, self._look)
+        self._replicas = Replicas(
+            reactor, store, post, wire_turn, self._replica, failed, self._look
+        )
         self._is_running = False
         self._groups: Mapping[int, Group] = {}
         self._loaded: dict[int, Restored | None] = {}

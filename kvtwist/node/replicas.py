@@ -27,6 +27,7 @@ from kvtwist.node.replica import Replica, Written
 from kvtwist.storage.engine import Batch
 from kvtwist.storage.marks import Mark
 from kvtwist.storage.store import Condition, Store
+from kvtwist.wire.turn import Turn
 
 TICK_SECONDS = 0.05
 """Half a heartbeat; the election timeout is ten of them."""
@@ -49,6 +50,7 @@ class Replicas:
     """The replicas of a node.
 
     :param post: carries messages to other nodes.
+    :param wire_turn: joins what is sent to others in one turn of theirs or ours.
     :param make: makes a replica anew from the store, given whom to tell of changes.
     :param looked: called every `LOOK_TICKS`, to see who should lead.
     :param failed: called, once, when a replica cannot go on: the node has to end.
@@ -59,6 +61,7 @@ class Replicas:
         reactor: Any,
         store: Store,
         post: Carrier,
+        wire_turn: Turn,
         make: Callable[[int, Callable[[Replica], None]], Replica],
         failed: Callable[[KvtwistError], None],
         looked: Callable[[], None],
@@ -66,6 +69,7 @@ class Replicas:
         self._reactor = reactor
         self._store = store
         self._post = post
+        self._wire_turn = wire_turn
         self._looked = looked
         self._make = make
         self._failed: Callable[[KvtwistError], None] | None = failed
@@ -154,7 +158,7 @@ class Replicas:
                 written.append((replica, taken))
                 if taken.mark is not None:
                     marks[replica.group] = taken.mark
-        self._post.flush()
+        self._joined(self._post.flush)  # they leave now, and not with the answers
         if batch:
             sync = any(what.sync for _, what in written)
             committed = self._store.write(batch, sync=sync, marks=self._due_marks() | marks)
@@ -162,8 +166,16 @@ class Replicas:
             committed.addCallbacks(
                 lambda _: self._written(written), self._not_written, errbackArgs=(written,)
             )
-        for replica in changed.values():
-            self._apply(replica)
+        self._joined(lambda: self._apply_all(changed.values()))
+
+    def _joined(self, act: Callable[[], None]) -> None:
+        """Have what *act* sends leave in one write for each connection."""
+        is_mine = self._wire_turn.open()
+        try:
+            act()
+        finally:
+            if is_mine:
+                self._wire_turn.close()
 
     def _written(self, written: list[tuple[Replica, Written]]) -> None:
         for replica, what in written:
@@ -185,6 +197,10 @@ class Replicas:
 
     # -- applying -------------------------------------------------------------------------------
 
+    def _apply_all(self, replicas: Iterable[Replica]) -> None:
+        for replica in replicas:
+            self._apply(replica)
+
     def _apply(self, replica: Replica) -> None:
         group = replica.group
         if group in self._fetching or self._replicas.get(group) is not replica:
@@ -205,7 +221,7 @@ class Replicas:
         self._fetching.discard(replica.group)
         if self._replicas.get(replica.group) is replica:
             replica.have_fetched(found)
-            self._apply(replica)
+            self._joined(lambda: self._apply(replica))
 
     def _not_fetched(self, failure: Failure, replica: Replica) -> None:
         self._fetching.discard(replica.group)

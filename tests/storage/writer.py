@@ -36,6 +36,7 @@ from kvtwist.storage.engine import Batch
 from kvtwist.storage.rocks import RocksEngine
 from kvtwist.storage.store import Store
 from kvtwist.storage.worker import Thread
+from kvtwist.wire.turn import Turn
 
 PARTITIONS = 4
 IN_FLIGHT = 16
@@ -74,6 +75,7 @@ class Writer:
             directory,
             store,
             Post(NAME, cast(Any, None)),  # there is nobody else
+            Turn(),
             self._failed,
             time.monotonic,
             random.random,
