@@ -337,6 +337,9 @@ class OutcomeTests(SynchronousTestCase):
             node.say(request(b"1", leads[0], b"v"), request(b"2", leads[1], b"v"))
             self.assertEqual(node.taken, 1)
             self.assertEqual(self.codes(node.heard(1.0)), [None, None])
+            node.say(request(b"3", leads[1], None))
+            self.assertEqual(node.taken, 1)
+            self.assertEqual(node.heard(1.0)[0][b"value"], b"v")
 
     def leads(self, node: Asked, key: bytes) -> bool:
         """Whether the first node leads the key's partition."""
@@ -353,7 +356,7 @@ class OutcomeTests(SynchronousTestCase):
             node.cluster.crash(3)
             node.say(request(b"2", key, b"w"), request(b"3", key, None))
             self.assertEqual(node.taken, 3)
-            codes = self.codes(node.heard(6.0))
+            codes = self.codes(node.heard(3.0))  # before their time is up
             self.assertEqual(codes, [b"OUTCOME_UNKNOWN", b"UNAVAILABLE"])
             self.assertEqual(node.connection.unanswered, 0)
             node.say(request(b"4", key, b"x"))
