@@ -17,10 +17,11 @@ from kvtwist.cli.show import Printer, counted
 from kvtwist.client import Client
 from kvtwist.client.table import Table
 from kvtwist.core.topology import Member
-from kvtwist.errors import KvtwistError, StorageError, Unavailable
+from kvtwist.errors import KvtwistError, NotLeader, StorageError, Unavailable
 from kvtwist.storage.backup import BackupHeader, BackupWriter, new_file
 from kvtwist.wire import commands
 from kvtwist.wire.clock import make_monotonic
+from kvtwist.wire.codec import Values
 
 EXIT_INTERRUPTED = 130
 
@@ -71,8 +72,12 @@ async def backup(
     return EXIT_OK
 
 
+HOPS_MAX = 3
+"""How often a node that does not lead is believed about who does."""
+
+
 class _Copy:
-    """Copies partitions from their owners into a file.
+    """Copies partitions from their leaders into a file.
 
     :ivar keys: how many there were.
     """
@@ -88,24 +93,38 @@ class _Copy:
 
     async def partition(self, number: int) -> None:
         """Copy one."""
-        owner = self._table.replicas[number][0]
+        reader = self._table.replicas[number][0]
         try:
-            await self._partition(number, owner)
-        except Unavailable as error:
+            reader, begun = await self._begin(number, reader)
+            await self._partition(number, reader, begun)
+        except (Unavailable, NotLeader) as error:
             raise Unavailable(
-                f"partition {number} cannot be read from {owner.name} at {owner.address}: {error}",
-                waiting_for=[owner.name],
+                f"partition {number} cannot be read from {reader.name} at {reader.address}: "
+                f"{error}",
+                waiting_for=[reader.name],
             ) from error
 
-    async def _partition(self, number: int, owner: Member) -> None:
+    async def _begin(self, number: int, reader: Member) -> tuple[Member, Values]:
+        """Who leads the partition, and the answer to what opens its backup there: the owner is
+        asked first, and says who does if it does not lead."""
         wanted = {"partition": number}
-        begun = await self._client.ask(owner.address, commands.OpenBackup, wanted)
+        members = {member.name: member for member in self._table.members}
+        for _ in range(HOPS_MAX):
+            try:
+                return reader, await self._client.ask(reader.address, commands.OpenBackup, wanted)
+            except NotLeader as error:
+                if error.leader not in members:
+                    raise
+                reader = members[error.leader]
+        return reader, await self._client.ask(reader.address, commands.OpenBackup, wanted)
+
+    async def _partition(self, number: int, reader: Member, begun: Values) -> None:
         self._writer.begin(number, begun["applied_index"])
         written, pieces, last = 0, 0, False
         while not last:
             self._show(number, written, begun["data_bytes"])
             wanted = {"backup": begun["backup"], "number": pieces}
-            answer = await self._client.ask(owner.address, commands.ReadBackup, wanted)
+            answer = await self._client.ask(reader.address, commands.ReadBackup, wanted)
             self._writer.add(answer["piece"])
             written, pieces, last = written + len(answer["piece"]), pieces + 1, answer["last"]
         self._writer.end()
