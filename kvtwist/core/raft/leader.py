@@ -49,7 +49,7 @@ def _has_majority(state: State, leading: Leading) -> bool:
     voters = state.configuration.voters
     active = sum(voter == state.replica or leading.progress[voter].is_active for voter in voters)
     for progress in leading.progress.values():
-        progress.is_active = False
+        progress.was_active, progress.is_active = progress.is_active, False
     return active >= majority(len(voters))
 
 

@@ -36,7 +36,8 @@ class Progress:
     :ivar next: the entry to send next.
     :ivar is_waiting: in `Sending.PROBE`: a message is out, and unanswered.
     :ivar pending_snapshot_index: in `Sending.SNAPSHOT`: of the snapshot under way; 0: none yet.
-    :ivar is_active: it was heard of since the leader last looked.
+    :ivar is_active: it was heard of since the leader last looked, once an election timeout.
+    :ivar was_active: it had been heard of when the leader last looked.
     :ivar round: the latest round of heartbeats that it has answered.
     :ivar told_commit: the commit index in the latest `AppendRequest` to it.
     """
@@ -54,6 +55,7 @@ class Progress:
         "round",
         "sending",
         "told_commit",
+        "was_active",
     )
 
     def __init__(self, next_index: int, messages_max: int, bytes_max: int) -> None:
@@ -62,6 +64,7 @@ class Progress:
         self.sending = Sending.PROBE
         self.is_waiting = False
         self.is_active = True
+        self.was_active = True
         self.pending_snapshot_index = 0
         self.round = 0
         self.told_commit = 0
@@ -69,6 +72,11 @@ class Progress:
         self._bytes_max = bytes_max
         self._inflight: deque[tuple[int, int]] = deque()
         self._inflight_bytes = 0
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether it was heard of within an election timeout or two; for people."""
+        return self.is_active or self.was_active
 
     @property
     def may_send(self) -> bool:
