@@ -53,6 +53,8 @@ from kvtwist.wire.arguments import Blob, Blobs, Natural, Numbers, Rows
 PROTOCOL_VERSION = 1
 ANSWER_BYTES_MAX = 1 << 20
 """How many bytes of values an answer to `GetMany` may have; the first value may be longer."""
+DESCRIPTIONS_MAX = 256
+"""How many replicas an answer to `DescribeReplicas` may have."""
 REQUEST_TIMEOUT_MS = 5000
 """How long a request may take when it does not say."""
 REQUEST_TIMEOUT_MS_MAX = 60_000
@@ -204,6 +206,10 @@ class Status(amp.Command):
     is empty and ``epoch`` 0 until it belongs to a cluster; ``waiting_for`` says whom it waits for
     till then. ``key_count`` and ``owned`` count the keys that it holds and the partitions that it
     owns. ``unreachable`` lists the peers that it has no connection to, with the reason.
+
+    A node that keeps its data on disk also says of how many partitions it holds a replica
+    (``held``) and how many of those lead (``leads``), and how its disk is: ``condition`` is
+    ``open``, or what is wrong, and ``trouble`` says more of that.
     """
 
     arguments: ClassVar[_Pairs] = [*_COMMON]
@@ -217,8 +223,64 @@ class Status(amp.Command):
         (b"owned", Natural()),
         (b"waiting_for", amp.ListOf(amp.Unicode())),
         (b"unreachable", amp.ListOf(amp.Unicode())),
+        (b"leads", Natural(optional=True)),
+        (b"held", Natural(optional=True)),
+        (b"condition", amp.Unicode(optional=True)),
+        (b"trouble", amp.Unicode(optional=True)),
     ]
     errors: ClassVar[_Errors] = _ANY_ERRORS
+
+
+class DescribeReplicas(amp.Command):
+    """Ask a node for the Raft replicas that it holds; one of a cluster in memory holds none.
+
+    It tells of those in groups ``first`` and up, at most ``count`` (256 if that is less) of them in
+    the order of their groups; ``following`` is what to ask for next as ``first``, 0 if that was
+    all.
+
+    The answer is two tables, each a set of columns of equal length. The first has a row for each
+    replica: ``groups``, ``group_partitions`` (0: it is no partition's; else one more than the
+    partition), ``replica_ids``, ``roles`` (0 follower, 1 pre-candidate, 2 candidate, 3 leader),
+    ``terms``, ``leader_ids`` (the replica that it takes for the leader; 0: it knows none),
+    ``commit_indexes``, ``applied_indexes``, ``last_indexes``, ``compacted_indexes``,
+    ``replica_flags`` (1: the group has fallen silent, since nothing happens in it; 2: the replica
+    is a voter; 4: it has committed an entry of its term; added up), ``key_counts`` and
+    ``byte_counts`` (keys and values).
+
+    The second has a row for each other replica in the configuration of one of the first table:
+    ``other_rows`` (of that one in the first table, from 0), ``other_ids``, ``other_members`` (0:
+    not known; else one more than the member's index in `DescribeTopology`'s), ``other_flags`` (1:
+    it is a voter; 2: the one of the first table leads, and the rest of this row is what it knows of
+    the other; 4: that has been heard of lately), ``match_indexes`` (up to where it has the log),
+    ``sendings`` (0: it is being found out how far that is, 1: it is sent entries, 2: it needs a
+    snapshot) and ``snapshot_indexes`` (of the snapshot that is on its way to it; 0: none is).
+    """
+
+    arguments: ClassVar[_Pairs] = [(b"first", Natural()), (b"count", Natural()), *_COMMON]
+    response: ClassVar[_Pairs] = [
+        (b"following", Natural()),
+        (b"groups", Numbers()),
+        (b"group_partitions", Numbers()),
+        (b"replica_ids", Numbers()),
+        (b"roles", Numbers()),
+        (b"terms", Numbers()),
+        (b"leader_ids", Numbers()),
+        (b"commit_indexes", Numbers()),
+        (b"applied_indexes", Numbers()),
+        (b"last_indexes", Numbers()),
+        (b"compacted_indexes", Numbers()),
+        (b"replica_flags", Numbers()),
+        (b"key_counts", Numbers()),
+        (b"byte_counts", Numbers()),
+        (b"other_rows", Numbers()),
+        (b"other_ids", Numbers()),
+        (b"other_members", Numbers()),
+        (b"other_flags", Numbers()),
+        (b"match_indexes", Numbers()),
+        (b"sendings", Numbers()),
+        (b"snapshot_indexes", Numbers()),
+    ]
+    errors: ClassVar[_Errors] = _ANY_ERRORS | _errors(Unavailable)
 
 
 class Get(amp.Command):
@@ -397,6 +459,7 @@ COMMANDS: tuple[type[amp.Command], ...] = (
     Found,
     DescribeTopology,
     Status,
+    DescribeReplicas,
     Get,
     Put,
     Delete,

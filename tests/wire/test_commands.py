@@ -166,6 +166,7 @@ class CommandTests(SynchronousTestCase):
                 "Found": [],
                 "DescribeTopology": [],
                 "Status": [],
+                "DescribeReplicas": ["first", "count"],
                 "Get": ["key"],
                 "Put": ["key", "value"],
                 "Delete": ["key", "version"],
@@ -199,7 +200,14 @@ class CommandTests(SynchronousTestCase):
                 ],
                 "Status": [
                     *member, "software", "uptime_ms", "cluster_id", "epoch", "key_count", "owned",
-                    "waiting_for", "unreachable",
+                    "waiting_for", "unreachable", "leads?", "held?", "condition?", "trouble?",
+                ],
+                "DescribeReplicas": [
+                    "following", "groups", "group_partitions", "replica_ids", "roles", "terms",
+                    "leader_ids", "commit_indexes", "applied_indexes", "last_indexes",
+                    "compacted_indexes", "replica_flags", "key_counts", "byte_counts",
+                    "other_rows", "other_ids", "other_members", "other_flags", "match_indexes",
+                    "sendings", "snapshot_indexes",
                 ],
                 "Get": ["version", "value?", "applied?", "leader?"],
                 "Put": ["version", "applied?", "leader?"],
