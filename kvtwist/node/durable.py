@@ -20,6 +20,7 @@ from kvtwist.core.raft import Raft, Restored, Settings, Snapshot
 from kvtwist.core.state.commands import NO_SESSION, WHOSE, encode_put
 from kvtwist.core.topology import Topology
 from kvtwist.errors import DiskFull, KvtwistError, NotLeader, Unavailable
+from kvtwist.node.description import Page, Standing, page, standing
 from kvtwist.node.leadership import Leadership
 from kvtwist.node.operations import answer_to, proposal, seen
 from kvtwist.node.outgoing import Outgoing, opened
@@ -188,6 +189,15 @@ class DurablePartitions:
     def on_full(self, notify: Callable[[], None]) -> None:
         """Have *notify* called when the disk is full."""
         self._store.on_full(notify)
+
+    def describe(self, first: int, count: int) -> Page:
+        """The replicas of groups *first* and up, as they are."""
+        replicas = self._replicas.all()
+        return page(replicas, self._groups, self._post.is_heard, first, count)
+
+    def standing(self) -> Standing:
+        """How this node does as a whole."""
+        return standing(self._replicas.all(), self._store)
 
     # -- who leads ------------------------------------------------------------------------------
 

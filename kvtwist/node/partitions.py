@@ -14,6 +14,7 @@ from twisted.protocols import amp
 from kvtwist.core.partition import Conditional, Partition, Record
 from kvtwist.core.topology import Topology
 from kvtwist.errors import KvtwistError, Refused
+from kvtwist.node.description import EMPTY, Page, Standing
 from kvtwist.node.outgoing import Outgoing
 from kvtwist.wire import commands
 from kvtwist.wire.boxes import VALUE_BYTES_MAX
@@ -72,6 +73,12 @@ class Partitions(Protocol):
     def on_full(self, notify: Callable[[], None]) -> None:
         """Have *notify* called when the disk is full: what was `outgoing` has to be closed."""
 
+    def describe(self, first: int, count: int) -> Page:
+        """The replicas of groups *first* and up, at most *count*, as they are."""
+
+    def standing(self) -> Standing | None:
+        """How this node does as a whole; ``None``: it has no replicas."""
+
 
 class MemoryPartitions:
     """`Partitions` in memory, each made when it is first written or read.
@@ -120,6 +127,13 @@ class MemoryPartitions:
 
     def on_full(self, notify: Callable[[], None]) -> None:
         """Nothing to do."""
+
+    def describe(self, first: int, count: int) -> Page:
+        """There are no replicas."""
+        return EMPTY
+
+    def standing(self) -> None:
+        """There is nothing to be said."""
 
     def apply(self, number: int, command: type[amp.Command], arguments: Arguments) -> Arguments:
         """Carry *command* out in partition *number*; the answer to it."""

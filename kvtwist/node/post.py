@@ -218,6 +218,11 @@ class Post:
             return 0
         return self._tick - peer.heard_since_tick
 
+    def is_heard(self, name: str) -> bool:
+        """Whether *name* is not silent."""
+        peer = self._peers.get(name)
+        return peer is not None and not peer.is_silent
+
     def _heard(self, peer: _Peer, is_willing: bool) -> None:
         peer.heard_tick = self._tick
         peer.is_willing = is_willing

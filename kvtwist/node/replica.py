@@ -223,6 +223,11 @@ class Replica:
         """How many keys there are."""
         return self._state.machine.key_count
 
+    @property
+    def data_bytes(self) -> int:
+        """Keys and values, added up."""
+        return self._state.machine.data_bytes
+
     def stamp_ms(self) -> int:
         """Log time now, as the leader counts it, from what it had applied when it became that."""
         now, log_time_ms, clock = self._seconds(), self._state.machine.log_time_ms, self._clock

@@ -25,6 +25,7 @@ from kvtwist.node.router import Router
 from kvtwist.wire import commands
 from kvtwist.wire.connection import Arguments, Connection, responders
 from kvtwist.wire.deadlines import Deadlines
+from kvtwist.wire.descriptions import write_descriptions
 from kvtwist.wire.greeting import Greeting, came_later, objection
 from kvtwist.wire.seldom import Seldom
 from kvtwist.wire.turn import Turn
@@ -80,6 +81,7 @@ class Server(Factory):
                 commands.Found: lambda _, __: write_view(cluster.view()),
                 commands.DescribeTopology: lambda _, __: self._topology(),
                 commands.Status: lambda _, __: self._status(),
+                commands.DescribeReplicas: self._describe,
                 **router.responders(),
                 **Batches(router, partitions, limits).responders(),
                 **self._backups.responders(),
@@ -200,6 +202,7 @@ class Server(Factory):
     def _status(self) -> Arguments:
         topology = self._cluster.topology
         me = self._cluster.me
+        standing = self._partitions.standing()
         return {
             **write_member(me),
             "software": __version__,
@@ -210,4 +213,12 @@ class Server(Factory):
             "owned": topology.placement.owned(me.name) if topology else 0,
             "waiting_for": list(self._cluster.waiting_for()),
             "unreachable": self._peers.unreachable(),
+            **(standing._asdict() if standing is not None else {}),
         }
+
+    def _describe(self, _: Connection, arguments: Arguments) -> Arguments:
+        topology = self._cluster.founded()
+        count = min(max(1, arguments["count"]), commands.DESCRIPTIONS_MAX)
+        page = self._partitions.describe(arguments["first"], count)
+        names = [member.name for member in topology.members]
+        return write_descriptions(page.descriptions, page.following, names)
