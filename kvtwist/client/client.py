@@ -170,13 +170,20 @@ class Client:
         return Deferred.fromCoroutine(self._status(where))
 
     def ask(
-        self, address: Address, command: type[amp.Command], arguments: Values
+        self,
+        address: Address,
+        command: type[amp.Command],
+        arguments: Values,
+        timeout_seconds: float | None = None,
     ) -> Deferred[Values]:
         """The answer to a command that changes nothing, of the node at *address* and no other.
 
         It is sent once.
+
+        :param timeout_seconds: by default the client's.
         """
-        return Deferred.fromCoroutine(self._ask(address, command, arguments, self._timeout_seconds))
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        return Deferred.fromCoroutine(self._ask(address, command, arguments, seconds))
 
     def close(self) -> Deferred[None]:
         """Hang up. Requests under way end as their nature demands: not done, or unknown."""

@@ -131,6 +131,7 @@ class Link:
 
     def start(self) -> None:
         """Begin to dial."""
+        self.trouble = "no answer yet"
         self._dialling.startService()
 
     def stop(self) -> Deferred[None]:
