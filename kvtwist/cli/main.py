@@ -175,28 +175,48 @@ def cas(session: Session, key: bytes, value: bytes, version: int) -> None:
 @_json_too
 @click.pass_obj
 def where(session: Session, key: bytes) -> None:
-    """Show where KEY lives: its partition, the owner, the preference list.
+    """Show where KEY lives: its partition, the owner, the leader, and how each replica does.
 
     The bytes between the first { and the next } of a key, its tag, decide alone: keys with the same
     tag live together.
+
+    The leader is the replica that answers for the partition; mostly it is the owner's. MATCH is how
+    far the leader knows a replica to have the log, LAG how many entries it does not have yet. The
+    partition is available while a majority of its voters take part (quorum); if it is not, the
+    reason stands there. A cluster in memory has one copy of each key, at the owner.
+
+    Exits with 3 if no node can be reached.
     """
     from kvtwist.cli.cluster import where as work
 
-    session.run(lambda client, printer: work(client, printer, key))
+    peers = session.peers
+    session.run(lambda client, printer: work(client, printer, key, peers))
 
 
 @cli.command()
+@click.option("--partitions", "with_partitions", is_flag=True, help="List every partition.")
 @_json_too
 @click.pass_obj
-def status(session: Session) -> None:
-    """Show the members: who answers, who owns how many partitions and holds how many keys.
+def status(session: Session, with_partitions: bool) -> None:
+    """Show how the members are, and which partitions can be used; if one cannot, why.
 
-    Exits with 3 if a member does not answer, or there is no cluster yet.
+    A member OWNS the partitions that it should lead, LEADS those that it does lead, and holds
+    REPLICAS of them and others. LAG is by how many log entries it is behind the leader, where that
+    is the most; DISK is ok, or what is wrong with it.
+
+    A partition is available while a majority of its replicas take part. It is short of a replica
+    that is away or far behind: nothing is lost, but fewer others may fail. One that is not led by
+    its owner works as well; leadership goes back when the owner is there again.
+
+    All nodes are asked at once, and waited for one second. --json has everything, for monitors.
+
+    Exits with 0 if all partitions are available, even if a member is down; with 3 if one is not,
+    or there is no cluster, or no node answers.
     """
-    from kvtwist.cli.cluster import status as work
+    from kvtwist.cli.status import status as work
 
     peers = session.peers
-    session.run(lambda client, printer: work(client, printer, peers))
+    session.run(lambda client, printer: work(client, printer, peers, with_partitions))
 
 
 @cli.command()
