@@ -22,6 +22,8 @@ from kvtwist.cli.run import EXIT_OK, EXIT_UNAVAILABLE, EXIT_UNKNOWN, exit_code_o
 from kvtwist.cli.show import Printer, counted, json_of, table
 from kvtwist.cli.workload import Chance, Histogram, Tally, Workload
 from kvtwist.client import Client
+from kvtwist.client.table import Table
+from kvtwist.core.raft.quorum import majority
 from kvtwist.errors import KvtwistError, ManyFailed
 from kvtwist.wire.clock import make_monotonic
 
@@ -40,6 +42,7 @@ class Load:
 
     :ivar prepared: keys that have been written before the measurement.
     :ivar interrupted: whether the run was ended early.
+    :ivar table: the topology; ``None`` until it has been told.
     """
 
     def __init__(self, client: Client, workload: Workload, clock: IReactorTime) -> None:
@@ -48,6 +51,7 @@ class Load:
         self.puts = Tally("put", writes=True)
         self.prepared = 0
         self.interrupted = False
+        self.table: Table | None = None
         self._client = client
         self._clock = clock
         self._began_seconds: float | None = None
@@ -106,7 +110,7 @@ class Load:
             self._over.callback(result)
 
     async def _work(self) -> None:
-        await self._client.topology()
+        self.table = await self._client.topology()
         await self._prepare()
         await self._measure()
 
@@ -234,12 +238,19 @@ def report_object(load: Load) -> dict[str, Any]:
             "count": workload.count,
             "seed": workload.seed,
         },
+        **_kept_object(load.table),
         "keys_prepared": load.prepared,
         "interrupted": load.interrupted,
         "seconds": round(seconds, 6),
         "operations_per_second": round(_rate(load.answered, seconds), 1),
         "operations": {tally.name: _tally_object(tally, seconds) for tally in load.tallies},
     }
+
+
+def _kept_object(table_of: Table | None) -> dict[str, Any]:
+    if table_of is None:
+        return {}
+    return {"durable": table_of.settings.durable, "replicas": _replicas(table_of)}
 
 
 def _tally_object(tally: Tally, seconds: float) -> dict[str, Any]:
@@ -279,6 +290,7 @@ def report_lines(load: Load) -> list[str]:
     ended = ", interrupted" if load.interrupted else ""
     return [
         _workload_line(load.workload),
+        *_kept_lines(load.table),
         f"{counted(load.answered, 'operation')} in {seconds:.2f} s{ended}: "
         f"{_rate(load.answered, seconds):,.0f} per second",
         "",
@@ -302,6 +314,25 @@ def _workload_line(workload: Workload) -> str:
         f"{workload.read_share:.0%} gets, {workload.in_flight:,} in flight, "
         f"{counted(workload.keys, 'key')} ({choice}), values of {workload.value_bytes:,} bytes"
     )
+
+
+def _replicas(table_of: Table) -> int:
+    """How many replicas each partition has."""
+    return len(table_of.replicas[0]) if table_of.settings.durable else 1
+
+
+def _kept_lines(table_of: Table | None) -> Iterator[str]:
+    """What the cluster does for a put: figures are comparable only where that is alike."""
+    if table_of is None:
+        return
+    replicas = _replicas(table_of)
+    if not table_of.settings.durable:
+        yield "not durable: values are in the memory of one node"
+    elif replicas == 1:
+        yield "durable: a put is synced to the disk of one node before it is answered"
+    else:
+        needed = majority(replicas)
+        yield f"durable: a put is synced to {needed} of {replicas} disks before it is answered"
 
 
 def _counts_row(tally: Tally, seconds: float) -> list[str]:

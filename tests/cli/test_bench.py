@@ -8,6 +8,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from io import StringIO
 from random import Random
@@ -20,7 +21,16 @@ from twisted.internet import task
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvtwist.cli.bench import DRAIN_SECONDS, PREPARE_KEYS, Load, bench, end_on_shutdown, run_bench
+from kvtwist.cli.bench import (
+    DRAIN_SECONDS,
+    PREPARE_KEYS,
+    Load,
+    bench,
+    end_on_shutdown,
+    report_lines,
+    report_object,
+    run_bench,
+)
 from kvtwist.cli.main import cli
 from kvtwist.cli.show import Printer
 from kvtwist.cli.workload import Histogram, Tally, Workload, uniform, zipfian
@@ -552,6 +562,7 @@ class ReportTests(ClusterTestCase):
         self.assertEqual(
             self.output.getvalue(),
             "25% gets, 4 in flight, 20 keys (zipf 0.99), values of 100 bytes\n"
+            "not durable: values are in the memory of one node\n"
             "2,400 operations in 1.20 s: 2,000 per second\n"
             "\n"
             "OPERATION  PER SECOND   DONE  NOT FOUND  NOT DONE  UNKNOWN\n"
@@ -562,6 +573,27 @@ class ReportTests(ClusterTestCase):
             "get          2.00  1.99  1.99  1.99   1.99  2.00\n"
             "put          2.00  1.99  1.99  1.99   1.99  2.00\n",
         )
+
+    def test_what_a_put_means(self) -> None:
+        """Figures of a cluster that syncs nothing, or to one disk, would be held against those of
+        one that syncs to a majority."""
+        for durable, replicas, line in (
+            (False, 3, "not durable: values are in the memory of one node"),
+            (True, 1, "durable: a put is synced to the disk of one node before it is answered"),
+            (True, 3, "durable: a put is synced to 2 of 3 disks before it is answered"),
+            (True, 4, "durable: a put is synced to 3 of 4 disks before it is answered"),
+        ):
+            load = self.load(count=4)
+            self.run_to_end(load)
+            assert load.table is not None
+            settings = replace(load.table.settings, durable=durable)
+            row = (load.table.members[0],) * replicas
+            load.table = replace(load.table, settings=settings, replicas=(row,))
+            self.assertEqual(report_lines(load)[1], line)
+            said = report_object(load)
+            self.assertEqual(
+                (said["durable"], said["replicas"]), (durable, replicas if durable else 1)
+            )
 
     def test_no_time_for_anything(self) -> None:
         """The same for a time that is over at once."""
