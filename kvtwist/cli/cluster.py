@@ -82,9 +82,10 @@ def _state_lines(verdict: Verdict, durable: bool) -> Iterator[str]:
         led = f"{verdict.leader}, in term {verdict.term}" if verdict.leader else "none"
         yield f"leader           {led}"
         yield f"commit index     {verdict.commit:,}"
+        takes = "takes" if verdict.present == 1 else "take"
         yield (
-            f"quorum           {verdict.needed} of {counted(verdict.voters, 'voter')}: "
-            f"{verdict.present} take part"
+            f"quorum           {verdict.needed} of {counted(verdict.voters, 'replica')}; "
+            f"{verdict.present} {takes} part"
         )
     yield f"available        {'yes' if verdict.is_available else f'no: {verdict.trouble}'}"
     if durable:

@@ -87,6 +87,7 @@ def _as_object(
             for short, partitions in by_shortage(verdicts).items()
         ],
         "nodes": [{**node, "lag": lags.get(node["name"])} for node in _nodes(survey)],
+        "meta": None if (meta := survey.verdict_of_meta()) is None else partition_object(meta),
         **({"partition_list": [*map(partition_object, verdicts)]} if with_partitions else {}),
     }
 
@@ -149,9 +150,12 @@ def _lines(
     yield from _strangers(table_of, survey.answers)
     yield ""
     yield from _summary(verdicts)
+    meta = survey.verdict_of_meta()
+    if meta is not None and not meta.is_available:
+        yield f"UNAVAILABLE: the meta group, which no partition waits for: {meta.trouble}"
     if with_partitions:
         yield ""
-        yield from _partition_lines(verdicts)
+        yield from _partition_lines(verdicts if meta is None else [meta, *verdicts])
 
 
 def _member_lines(survey: Survey, table_of: Table, verdicts: Sequence[Verdict]) -> list[str]:
@@ -266,7 +270,7 @@ def _partition_row(verdict: Verdict) -> tuple[str, ...]:
     lag = max((seen.lag for seen in verdict.replicas if seen.lag is not None), default=None)
     state = verdict.trouble or "; ".join(map(_short, verdict.shortages)) or "ok"
     return (
-        f"{verdict.partition}",
+        "meta" if verdict.partition is None else f"{verdict.partition}",
         verdict.owner,
         verdict.leader or "-",
         f"{verdict.term:,}",

@@ -149,13 +149,8 @@ class Survey:
 
     def verdicts(self, partitions: Iterable[int]) -> list[Verdict]:
         """How these partitions are."""
-        table, silent, disks = self.table, self.silent(), self.disks()
+        table, silent, disks, said = self.table, self.silent(), self.disks(), self._by_partition()
         assert table is not None
-        said: dict[int, dict[str, Description]] = {}
-        for name, rows in self.described.items():
-            for row in rows:
-                if row.partition is not None:
-                    said.setdefault(row.partition, {})[name] = row
         verdicts = []
         for partition in partitions:
             row_of = tuple(member.name for member in table.replicas[partition])
@@ -165,6 +160,22 @@ class Survey:
                 else judge_in_memory(partition, row_of, silent)
             )
         return verdicts
+
+    def verdict_of_meta(self) -> Verdict | None:
+        """How the meta group is, as far as somebody has a replica of it."""
+        said = self._by_partition().get(None, {})
+        if self.table is None or not said:
+            return None
+        members = tuple(member.name for member in self.table.members)
+        return judge(None, members, said, self.silent(), self.disks())
+
+    def _by_partition(self) -> dict[int | None, dict[str, Description]]:
+        """What each member says of its replica, by partition."""
+        said: dict[int | None, dict[str, Description]] = {}
+        for name, rows in self.described.items():
+            for row in rows:
+                said.setdefault(row.partition, {})[name] = row
+        return said
 
 
 def _why(failure: Failure, address: Address) -> str:

@@ -109,8 +109,9 @@ def describe(replica: Replica, group: Group, is_heard: IsHeard) -> Description:
 def _following(
     progress: Progress | None, is_quiescent: bool, is_node_heard: bool
 ) -> Following | None:
-    """A group that has fallen silent hears nobody: there the node counts."""
+    """A group that has fallen silent hears nobody, and one that was woken just now takes all for
+    heard: so the node counts as well."""
     if progress is None:
         return None
-    is_heard = is_node_heard if is_quiescent else progress.is_heard
+    is_heard = is_node_heard and (is_quiescent or progress.is_heard)
     return Following(progress.match, is_heard, progress.sending, progress.pending_snapshot_index)
