@@ -82,7 +82,7 @@ class StatusTests(ReplicatedTestCase):
         *_, head, meta = self.status(PEERS, with_partitions=True)[:-PARTITIONS]
         self.assertEqual(
             head.split(),
-            "PARTITION OWNER LEADER TERM COMMIT LAG REPLICAS KEYS STATE".split(),
+            ["PARTITION", "OWNER", "LEADER", "TERM", "COMMIT", "LAG", "REPLICAS", "KEYS", "STATE"],
         )
         self.assertEqual(meta.split()[0], "meta")
         rows = [line.split() for line in self.status(PEERS, with_partitions=True)[-PARTITIONS:]]
