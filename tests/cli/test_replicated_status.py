@@ -9,6 +9,7 @@ from typing import Any
 from kvtwist.cli import cluster as cluster_commands
 from kvtwist.cli.status import status
 from kvtwist.errors import DiskFull, KvtwistError, Unavailable
+from kvtwist.wire import commands
 from tests.cli.test_commands import PEERS
 from tests.cli.test_status import StatusTestCase
 from tests.cluster import SimulatedCluster, ip_of
@@ -90,6 +91,16 @@ class StatusTests(ReplicatedTestCase):
         for at, (number, owner, leader, *row) in enumerate(rows):
             self.assertEqual((int(number), owner, leader), (at, *2 * (placement.owner(at),)))
             self.assertEqual(row[2:6] + row[7:], ["0", "3", "of", "3", "ok"])
+
+    def test_pages(self) -> None:
+        """Of a cluster of thousands of partitions, all but the first few would look lost."""
+        whole = self.said(status, PEERS, True)
+        for page in (1, 2, 3, 9):
+            self.patch(commands, "DESCRIPTIONS_MAX", page)
+            said = self.said(status, PEERS, True)
+            self.assertEqual(said["partition_list"], whole["partition_list"])
+            self.assertEqual(said["meta"], whole["meta"])
+        self.assertEqual((whole["complete"], whole["meta"]["available"]), (8, True))
 
     def test_one_down(self) -> None:
         """A member that is away is no outage: who is woken for it learns to sleep on. But one
@@ -184,22 +195,22 @@ class WhereTests(ReplicatedTestCase):
         _, console = self.run_command(cluster_commands.where, key.encode(), PEERS)
         said = self.where(key)
         _, second, third = said["replicas"]
-        commit = said["commit"]
+        commit, term = said["commit"], said["term"]
         self.assertEqual(
             console.out.splitlines()[3:],
             [
                 "owner            node-2 at 10.0.0.2:8001",
                 f"replicas         node-2, {second}, {third}",
                 f"preference list  {', '.join(said['preference_list'])}",
-                f"leader           node-2, in term {said['term']}",
+                f"leader           node-2, in term {term}",
                 f"commit index     {commit}",
                 "quorum           2 of 3 replicas; 3 take part",
                 "available        yes",
                 "",
                 "MEMBER  REPLICA  ROLE      TERM  MATCH  LAG  APPLIED  STATE",
-                f"node-2        1  leader       {said['term']}      -    0        {commit}  ok",
-                f"{second}        2  follower     {said['term']}      {commit}    0        {commit}  ok",
-                f"{third}        3  follower     {said['term']}      {commit}    0        {commit}  ok",
+                f"node-2        1  leader       {term}      -    0        {commit}  ok",
+                f"{second}        2  follower     {term}      {commit}    0        {commit}  ok",
+                f"{third}        3  follower     {term}      {commit}    0        {commit}  ok",
             ],
         )  # fmt: skip
         self.assertEqual((said["key_count"], said["present"], said["needed"]), (1, 3, 2))

@@ -121,6 +121,7 @@ class MemberTests(StatusTestCase):
                 "led_by_owner": 16 - len(lost),
                 "unavailable": [{"why": why, "partitions": lost}],
                 "short": [],
+                "meta": None,
             },
         )
         self.assertEqual(list(nodes), ["10.0.0.1:8001", "10.0.0.2:8001", "10.0.0.3:8001"])
