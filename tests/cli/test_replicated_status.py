@@ -251,7 +251,7 @@ class WhereTests(ReplicatedTestCase):
         self.cluster.run(5.0)
         before = self.cluster.network.clock.seconds()
         said = self.where(key)
-        self.assertLess(self.cluster.network.clock.seconds() - before, 2.5)
+        self.assertLess(self.cluster.network.clock.seconds() - before, 1.5)
         self.assertTrue(said["available"])
         self.assertIn(said["leader"], ("node-1", "node-3"))
         self.assertGreater(said["term"], 1)

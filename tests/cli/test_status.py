@@ -7,7 +7,7 @@ from kvtwist.cli.status import status
 from kvtwist.client import Client
 from kvtwist.core.address import Address
 from kvtwist.errors import ConfigurationError
-from tests.cli.test_commands import CommandTestCase
+from tests.cli.test_commands import PEERS, CommandTestCase
 from tests.cluster import PORT, ip_of
 
 ONE = "10.0.0.1:8001"
@@ -92,10 +92,21 @@ class MemberTests(StatusTestCase):
     def test_frozen(self) -> None:
         """A node that has stopped but holds its port would make one wait, for each thing asked."""
         self.cluster.network.host(ip_of(3)).freeze()
+        for peers in (ONE, PEERS):
+            before = self.cluster.network.clock.seconds()
+            lines = self.status(peers, code=3)
+            self.assertLess(self.cluster.network.clock.seconds() - before, 1.5)
+            self.assertIn("no: no answer", " ".join(self.row(lines, "node-3")))
+
+    def test_frozen_while_connected(self) -> None:
+        """It would be waited for once more for everything that is asked."""
+        self.result_of(self.client.status(f"{ip_of(3)}:{PORT}"))
+        self.cluster.network.host(ip_of(3)).freeze()
         before = self.cluster.network.clock.seconds()
-        lines = self.status(code=3)
-        self.assertLess(self.cluster.network.clock.seconds() - before, 2.5)
-        self.assertIn("no: no answer", " ".join(self.row(lines, "node-3")))
+        code, console = self.run_command(status, PEERS, False)
+        self.assertLess(self.cluster.network.clock.seconds() - before, 1.5)
+        self.assertEqual(code, 3)
+        self.assertIn("no: no answer", console.out)
 
     def test_json(self) -> None:
         """A monitor could not read the status."""
