@@ -14,7 +14,8 @@ from twisted.python.failure import Failure
 from kvtwist.client import Client
 from kvtwist.client.table import Table
 from kvtwist.core.address import Address
-from kvtwist.core.health import Description, Verdict, judge, judge_in_memory
+from kvtwist.core.description import Description
+from kvtwist.core.health import Verdict, judge, judge_in_memory
 from kvtwist.core.topology import Member
 from kvtwist.errors import KvtwistError, Unavailable
 from kvtwist.wire import commands

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from kvtwist.core.description import Description, Following, Other
 from kvtwist.core.raft import Role
 from kvtwist.core.raft.progress import Sending
 from kvtwist.core.raft.quorum import majority
@@ -30,71 +31,6 @@ from kvtwist.core.raft.quorum import majority
 LAG_ENTRIES_MAX = 256
 """A follower that has fewer entries to come is not behind: under load some always are on their
 way."""
-NOBODY = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Following:
-    """What a leader knows of another replica.
-
-    :ivar match: the last entry that it is known to have.
-    :ivar is_heard: whether it was heard of within the last election timeout, or the one before.
-    :ivar sending: how entries are sent to it.
-    :ivar snapshot_index: of the snapshot that is on its way to it; 0: none is.
-    """
-
-    match: int
-    is_heard: bool
-    sending: Sending
-    snapshot_index: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Other:
-    """Another replica in the configuration of the one that is described.
-
-    :ivar member: whose it is; empty: that is not known.
-    :ivar following: ``None``, unless the one that is described leads.
-    """
-
-    replica: int
-    member: str
-    is_voter: bool = True
-    following: Following | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """A replica, as its node describes it.
-
-    :ivar partition: ``None``: the group is no partition's.
-    :ivar replica: its id.
-    :ivar leader: the id of the replica that it takes for the leader; `NOBODY`: it knows none.
-    :ivar has_confirmed: whether it has committed an entry of its current term.
-    :ivar others: the rest of its configuration.
-    """
-
-    group: int
-    partition: int | None
-    replica: int
-    role: Role = Role.FOLLOWER
-    term: int = 0
-    leader: int = NOBODY
-    commit: int = 0
-    applied: int = 0
-    last: int = 0
-    compacted: int = 0
-    is_quiescent: bool = False
-    is_voter: bool = True
-    has_confirmed: bool = False
-    key_count: int = 0
-    data_bytes: int = 0
-    others: tuple[Other, ...] = ()
-
-    def lag(self, other: Other) -> int | None:
-        """How many entries of a leader *other* is known not to have yet."""
-        known = other.following
-        return None if known is None else max(0, self.last - known.match)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from kvtwist.core.description import Description, Following, Other
 from kvtwist.core.groups import Group, partition_of_group
-from kvtwist.core.health import Description, Following, Other
 from kvtwist.core.raft import Role
 from kvtwist.core.raft.progress import Progress
 from kvtwist.node.replica import Replica

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from kvtwist.core.health import Description, Following, Other
+from kvtwist.core.description import Description, Following, Other
 from kvtwist.core.raft import Role
 from kvtwist.core.raft.progress import Sending
 from kvtwist.wire.connection import Arguments

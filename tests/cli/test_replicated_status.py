@@ -155,6 +155,17 @@ class StatusTests(ReplicatedTestCase):
                 short, ["short of a replica: 8 partitions (0-7): node-3 is not heard by its leader"]
             )
 
+    def test_a_node_that_does_not_tell(self) -> None:
+        """A node of another release would end the command with a traceback, or count as one that
+        has lost everything without a word."""
+        self.cluster.nodes[3].server._responders.pop(b"DescribeReplicas")
+        lines = self.status(PEERS, self.run_command(status, PEERS, False)[0])
+        said = " ".join(self.row(lines, "node-3"))
+        self.assertIn("yes; does not tell of its replicas: ", said)
+        owned = len(self.owned(3))
+        self.assertIn(f"{8 - owned} of 8 partitions are available", lines)
+        self.assertIn("its leader node-3 cannot be reached (", "\n".join(lines))
+
     def test_full_disk(self) -> None:
         """S2: one would look for the fault in the network."""
         self.put("a")

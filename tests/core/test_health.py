@@ -7,11 +7,9 @@ from typing import Any, NamedTuple
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from kvtwist.core.description import Description, Following, Other
 from kvtwist.core.health import (
     LAG_ENTRIES_MAX,
-    Description,
-    Following,
-    Other,
     Shortage,
     Verdict,
     by_shortage,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kvtwist.core.address import Address
+from kvtwist.core.description import Description
 from kvtwist.core.groups import META, groups_of
-from kvtwist.core.health import Description
 from kvtwist.core.raft import Role
 from kvtwist.core.raft.progress import Sending
 from kvtwist.errors import DiskFull, Unavailable

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.protocols import amp
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvtwist.core.health import Description, Following, Other
+from kvtwist.core.description import Description, Following, Other
 from kvtwist.core.raft import Role
 from kvtwist.core.raft.progress import Sending
 from kvtwist.wire.commands import DESCRIPTIONS_MAX, DescribeReplicas
