@@ -254,11 +254,8 @@ def _trouble_of_leaderless(
     followed = _followed(said)
     if followed in silent:
         return f"its leader {followed} cannot be reached ({silent[followed]})"
-    standing = sorted(
-        name for name, each in said.items() if each.role in (Role.CANDIDATE, Role.PRE_CANDIDATE)
-    )
-    if standing:
-        return f"no leader: {' and '.join(standing)} would be elected"
+    if any(each.role in (Role.CANDIDATE, Role.PRE_CANDIDATE) for each in said.values()):
+        return "no leader: an election is under way"
     return "no leader: an election is due"
 
 

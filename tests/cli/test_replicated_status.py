@@ -158,7 +158,8 @@ class StatusTests(ReplicatedTestCase):
     def test_a_node_that_does_not_tell(self) -> None:
         """A node of another release would end the command with a traceback, or count as one that
         has lost everything without a word."""
-        self.cluster.nodes[3].server._responders.pop(b"DescribeReplicas")
+        known: Any = self.cluster.nodes[3].server._responders
+        known.pop(b"DescribeReplicas")
         lines = self.status(PEERS, self.run_command(status, PEERS, False)[0])
         said = " ".join(self.row(lines, "node-3"))
         self.assertIn("yes; does not tell of its replicas: ", said)
