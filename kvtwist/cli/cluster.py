@@ -106,7 +106,7 @@ def _replica_row(seen: Seen) -> tuple[str, ...]:
         f"{seen.replica}" if seen.replica else "-",
         role,
         f"{said.term:,}" if said is not None else "-",
-        f"{following.match:,}" if following is not None else "-",
+        f"{following.match:,}" if following is not None and following.has_told else "-",
         "-" if seen.lag is None else f"{seen.lag:,}",
         f"{said.applied:,}" if said is not None else "-",
         _replica_state(seen),

@@ -12,7 +12,7 @@ from kvtwist.cli.survey import IS_OPEN, Survey
 from kvtwist.client import Client
 from kvtwist.client.table import Table
 from kvtwist.core.address import Address, parse_addresses
-from kvtwist.core.health import Shortage, Verdict, by_shortage, by_trouble, in_ranges
+from kvtwist.core.health import Seen, Shortage, Verdict, by_shortage, by_trouble, in_ranges
 from kvtwist.core.topology import Member
 from kvtwist.wire.codec import Values
 
@@ -122,7 +122,7 @@ def partition_object(verdict: Verdict) -> dict[str, Any]:
                 "quiescent": seen.said.is_quiescent if seen.said else None,
                 "key_count": seen.said.key_count if seen.said else None,
                 "bytes": seen.said.data_bytes if seen.said else None,
-                "match": seen.following.match if seen.following else None,
+                "match": _match(seen),
                 "lag": seen.lag,
                 "sending": seen.following.sending.value if seen.following else None,
                 "absent": seen.absent or None,
@@ -130,6 +130,11 @@ def partition_object(verdict: Verdict) -> dict[str, Any]:
             for seen in verdict.replicas
         ],
     }
+
+
+def _match(seen: Seen) -> int | None:
+    known = seen.following
+    return known.match if known is not None and known.has_told else None
 
 
 # -- for people -------------------------------------------------------------------------------

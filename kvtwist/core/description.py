@@ -29,6 +29,12 @@ class Following:
     sending: Sending
     snapshot_index: int = 0
 
+    @property
+    def has_told(self) -> bool:
+        """Whether it has told this leader what it has; one that is away since before the election
+        has not, and may have nearly all."""
+        return self.match > 0 or self.sending is not Sending.PROBE
+
 
 @dataclass(frozen=True, slots=True)
 class Other:
@@ -73,6 +79,6 @@ class Description:
     others: tuple[Other, ...] = ()
 
     def lag(self, other: Other) -> int | None:
-        """How many entries of a leader *other* is known not to have yet."""
+        """How many entries of a leader *other* does not have yet; ``None``: that is not known."""
         known = other.following
-        return None if known is None else max(0, self.last - known.match)
+        return max(0, self.last - known.match) if known is not None and known.has_told else None

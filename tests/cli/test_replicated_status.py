@@ -241,6 +241,20 @@ class WhereTests(ReplicatedTestCase):
         self.assertEqual(lost["absent"], "connection refused")
         self.assertEqual((said["available"], said["present"]), (True, 2))
 
+    def test_lag_that_nobody_knows(self) -> None:
+        """A leader that fell would seem to have lost everything: its successor knows nothing yet of
+        what it has."""
+        key = self.cluster.key_of(2)
+        self.put(key)
+        self.cluster.crash(2)
+        self.cluster.run(3.0)
+        self.put(key)
+        said = self.where(key)
+        (lost,) = [each for each in said["replica_states"] if each["member"] == "node-2"]
+        self.assertEqual((lost["lag"], lost["match"]), (None, None))
+        _, console = self.run_command(cluster_commands.where, key.encode(), PEERS)
+        self.assertRegex(console.out, r"\nnode-2 +1  - +-  +-  +-  +-  connection refused\n")
+
     def test_no_majority(self) -> None:
         """One would learn that a key cannot be read, and not why."""
         key = self.cluster.key_of(2)

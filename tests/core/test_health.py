@@ -244,6 +244,16 @@ class FiguresTests(SynchronousTestCase):
         self.assertEqual([seen.lag for seen in verdict.replicas], [0, 2, 2])
         self.assertEqual([seen.replica for seen in verdict.replicas], [1, 2, 3])
 
+    def test_not_told_yet(self) -> None:
+        """A follower that is away since before the election would be shown as one that has lost all
+        its entries."""
+        away = followed(match=0, sending=Sending.PROBE, is_heard=False)
+        verdict = verdict_of({A: leading(0, HEARD, away), B: following(1, 1)}, {C: REFUSED})
+        self.assertEqual([seen.lag for seen in verdict.replicas], [0, 0, None])
+        empty = followed(match=0, sending=Sending.SNAPSHOT)
+        verdict = verdict_of(WELL | {A: leading(0, HEARD, empty)})
+        self.assertEqual([seen.lag for seen in verdict.replicas], [0, 0, 10])
+
     def test_without_a_leader(self) -> None:
         """What is left of a partition would not be shown: how far its log is known."""
         said = {B: following(1, 0, commit=8, term=6), C: following(2, 0, commit=9, term=6)}
