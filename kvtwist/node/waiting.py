@@ -40,7 +40,8 @@ class Reader(Protocol):
     """
 
     @property
-    def key(self) -> bytes: ...
+    def key(self) -> bytes:
+        """As it is stored."""
 
     def found(self, record: Record | None) -> None:
         """What is there."""
@@ -87,7 +88,8 @@ class Applied(Protocol):
     """What knows how far it is applied."""
 
     @property
-    def applied_index(self) -> int: ...
+    def applied_index(self) -> int:
+        """How far."""
 
 
 class ShortWriter(Unanswered):
