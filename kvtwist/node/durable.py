@@ -42,7 +42,7 @@ from kvtwist.wire.turn import Turn
 LEAVING_SECONDS_MAX = 1.0
 """How long a node that stops waits for others to lead what it led."""
 _LOOK_SECONDS = 0.02
-_SETTINGS = Settings(quiesce_after_ticks=20)
+_SETTINGS = Settings(eager_commit=False, narrow_reads=True, quiesce_after_ticks=20)
 
 
 class DurablePartitions:

@@ -191,6 +191,7 @@ class Replica:
             saved.callback(None)
         else:
             self._savings.append((self.applied_index, saved))
+            self._changed(self)
         return saved
 
     @property
@@ -202,6 +203,11 @@ class Replica:
     def applied_index(self) -> int:
         """How far the log is applied."""
         return self._state.machine.applied_index
+
+    @property
+    def is_waiting_for_store(self) -> bool:
+        """Whether somebody waits for what was applied to be in the store's state."""
+        return bool(self._savings)
 
     @property
     def leads(self) -> bool:

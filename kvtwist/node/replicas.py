@@ -32,6 +32,8 @@ from kvtwist.wire.turn import Turn
 TICK_SECONDS = 0.05
 """Half a heartbeat; the election timeout is ten of them."""
 MARK_TICKS = 20
+LAZY_BYTES_MAX = 1 << 18
+"""What need not be durable yet does not wait when it is more than that."""
 
 _log = Logger(namespace="kvtwist.node")
 
@@ -77,6 +79,8 @@ class Replicas:
         self._changed: dict[int, Replica] = {}
         self._fetching: set[int] = set()
         self._turn_is_due = False
+        self._batch = Batch()
+        self._taken: list[tuple[Replica, Written]] = []
         self._ticks = self._marked_tick = 0
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = reactor
@@ -93,6 +97,7 @@ class Replicas:
         """Let no more time pass; what has been asked for and is not answered is unknown."""
         if self._ticking.running:
             self._ticking.stop()
+        self._commit()
         self._give_up(why)
 
     def replica(self, group: int) -> Replica:
@@ -125,6 +130,7 @@ class Replicas:
         self._post.tick()
         for replica in list(self._replicas.values()):
             replica.tick()
+        self._commit()
         if self._ticks % LOOK_TICKS == 0:
             self._looked()
 
@@ -143,30 +149,42 @@ class Replicas:
         """Do what is to be done for all replicas that have changed."""
         self._turn_is_due = False
         changed, self._changed = self._changed, {}
-        batch = Batch()
-        marks: dict[int, Mark] = {}
-        written: list[tuple[Replica, Written]] = []
+        is_urgent = False
         for replica in changed.values():
             if self._replicas.get(replica.group) is not replica:
                 continue  # it is over
             try:
-                taken = replica.take(batch)
+                taken = replica.take(self._batch)
             except Exception:
                 self._broken(replica)
                 return
             if taken is not None:
-                written.append((replica, taken))
-                if taken.mark is not None:
-                    marks[replica.group] = taken.mark
+                self._taken.append((replica, taken))
+                is_urgent = is_urgent or taken.sync
+            is_urgent = is_urgent or replica.is_waiting_for_store
         self._joined(self._post.flush)  # they leave now, and not with the answers
-        if batch:
-            sync = any(what.sync for _, what in written)
-            committed = self._store.write(batch, sync=sync, marks=self._due_marks() | marks)
-            self._store.flush()
-            committed.addCallbacks(
-                lambda _: self._written(written), self._not_written, errbackArgs=(written,)
-            )
+        if is_urgent or self._batch.size_bytes >= LAZY_BYTES_MAX:
+            self._commit()
         self._joined(lambda: self._apply_all(changed.values()))
+
+    def _commit(self) -> None:
+        """Have all that was taken committed.
+
+        What need not be durable, since the log says it too, waits for what must be, or for the next
+        tick: each commit costs a trip to the thread and back.
+        """
+        if not self._batch:
+            return
+        batch, self._batch = self._batch, Batch()
+        written, self._taken = self._taken, []
+        marks = self._due_marks()
+        marks |= {each.group: what.mark for each, what in written if what.mark is not None}
+        sync = any(what.sync for _, what in written)
+        committed = self._store.write(batch, sync=sync, marks=marks)
+        self._store.flush()
+        committed.addCallbacks(
+            lambda _: self._written(written), self._not_written, errbackArgs=(written,)
+        )
 
     def _joined(self, act: Callable[[], None]) -> None:
         """Have what *act* sends leave in one write for each connection."""
@@ -256,6 +274,7 @@ class Replicas:
     def _give_up(self, why: KvtwistError) -> None:
         replicas, self._replicas = self._replicas, {}
         self._changed.clear()
+        self._batch, self._taken = Batch(), []
         for replica in replicas.values():
             replica.give_up(why)
 

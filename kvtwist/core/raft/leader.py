@@ -37,6 +37,8 @@ def tick(state: State, leading: Leading) -> None:
             elections.become_follower(state, state.term, NOBODY)
             return
     _tick_transfer(state, leading)
+    if not settings.eager_commit and state.log.commit_index > leading.told_commit:
+        replication.broadcast(state, leading)
     leading.heartbeat_ticks += 1
     if leading.heartbeat_ticks >= settings.heartbeat_ticks:
         reads.next_round(state, leading)

@@ -256,7 +256,9 @@ class Raft:
                 leading is not None
                 and (
                     reads.may_begin_round(state, leading)
-                    or state.log.commit_index > leading.told_commit
+                    or (
+                        state.settings.eager_commit and state.log.commit_index > leading.told_commit
+                    )
                 )
             )
         )
@@ -289,7 +291,7 @@ class Raft:
         """Make the messages that all of one turn share."""
         state = self._state
         if state.leading is not None:
-            replication.broadcast(state, state.leading)
+            replication.broadcast(state, state.leading, state.settings.eager_commit)
             if reads.may_begin_round(state, state.leading):
                 reads.begin_round(state, state.leading)
         elif state.asking:

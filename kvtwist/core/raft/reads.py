@@ -11,8 +11,10 @@ A follower asks the leader, with numbers that it never uses again, in this life 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kvtwist.core.raft.messages import ReadIndexRequest, ReadIndexResponse, ReadState
-from kvtwist.core.raft.quorum import reached_by_majority
+from kvtwist.core.raft.quorum import majority, reached_by_majority
 from kvtwist.core.raft.state import (
     NOBODY,
     Asked,
@@ -55,8 +57,21 @@ def begin_round(state: State, leading: Leading) -> None:
         return
     next_round(state, leading)
     leading.rounds.append(Round(leading.round, index, asked))
-    state.send_heartbeats(leading)
+    if state.settings.narrow_reads:
+        state.send_round(leading, nearest(state, leading))
+    else:
+        state.send_heartbeats(leading)
     confirm_rounds(state, leading)
+
+
+def nearest(state: State, leading: Leading) -> Sequence[int]:
+    """The other voters who make a majority, with this replica if it is one: those who answered the
+    latest rounds. Who is gone is so left out from the next heartbeat on."""
+    voters = state.configuration.voters
+    others = [voter for voter in voters if voter != state.replica]
+    others.sort(key=lambda voter: -leading.progress[voter].round)
+    needed = majority(len(voters)) - (len(others) < len(voters))
+    return others[:needed]
 
 
 def next_round(state: State, leading: Leading) -> None:

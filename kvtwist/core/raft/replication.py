@@ -47,12 +47,17 @@ def append_configuration(state: State, leading: Leading, configuration: Configur
     return index
 
 
-def broadcast(state: State, leading: Leading) -> None:
-    """Send everybody what is new to them: entries, else the commit index if it has moved."""
-    commit = leading.told_commit = state.log.commit_index
+def broadcast(state: State, leading: Leading, tell_commit: bool = True) -> None:
+    """Send everybody what is new to them: entries, else the commit index if it has moved.
+
+    :param tell_commit: whether that alone is worth a message.
+    """
+    commit = state.log.commit_index
+    if tell_commit:
+        leading.told_commit = commit
     for replica, progress in leading.progress.items():
         is_told = replicate(state, leading, replica) or progress.told_commit >= commit
-        if not is_told and progress.may_send:
+        if tell_commit and not is_told and progress.may_send:
             _send_append(state, replica, progress, ())
 
 

@@ -27,6 +27,10 @@ class Settings:
         leader yet (dissertation, 6.4.1). It trusts the replicas' clocks to run equally fast (R6).
     :ivar lease_drift_ticks: by how much the lease is shorter than the election timeout; one tick at
         least, for replicas' ticks do not come at the same moments.
+    :ivar eager_commit: tell the others at once what is committed; else with the next entries, or at
+        the next tick. That is half the messages of a busy group, and followers apply a tick later.
+    :ivar narrow_reads: have reads confirmed by just as many voters as make a majority, those who
+        answered last; if one of them is gone, by all others at the next heartbeat.
     :ivar quiesce_after_ticks: a group in which nothing has happened for so long falls silent; 0:
         never. The caller has to look after its leader then: see `Raft.suspect`.
     """
@@ -43,6 +47,8 @@ class Settings:
     check_quorum: bool = True
     lease_reads: bool = False
     lease_drift_ticks: int = 2
+    eager_commit: bool = True
+    narrow_reads: bool = False
     quiesce_after_ticks: int = 0
 
     def __post_init__(self) -> None:

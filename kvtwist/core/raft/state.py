@@ -10,7 +10,7 @@ What the roles do is in modules of functions on this: `elections`, `replication`
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
@@ -333,7 +333,11 @@ class State:
     def send_heartbeats(self, leading: Leading, quiesce: bool = False) -> None:
         """One to every other replica."""
         leading.heartbeat_ticks = 0
-        for replica in self.others:
+        self.send_round(leading, self.others, quiesce)
+
+    def send_round(self, leading: Leading, replicas: Sequence[int], quiesce: bool = False) -> None:
+        """A heartbeat to each of *replicas*; the others get the next one when it is time."""
+        for replica in replicas:
             commit = min(leading.progress[replica].match, self.log.commit_index)
             self.send(Heartbeat(self.replica, replica, self.term, commit, leading.round, quiesce))
 
