@@ -148,6 +148,12 @@ def draw(seed: int) -> Plan:
     # A lease trusts clocks to run equally fast, and ticks not to come late (R6).
     if settings.check_quorum and not clock_error and "pause" not in faults:
         settings = replace(settings, lease_reads=random.random() < 0.5)
+    sparing = Random(f"sparing {seed}")
+    settings = replace(
+        settings,
+        eager_commit=sparing.random() < 0.5,
+        narrow_reads=sparing.random() < 0.5,
+    )
     # Without check_quorum a leader that hears nobody stays: only full health is promised then.
     heals = random.random() < 0.8 or not (settings.check_quorum and settings.pre_vote)
     return Plan(

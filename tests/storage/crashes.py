@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from kvtwist.core.groups import META
 from kvtwist.core.raft import Entry, EntryKind
 from kvtwist.core.state.contents import Contents
 from kvtwist.core.state.machine import StateMachine
@@ -108,7 +109,9 @@ def survey(path: Path, done: set[int], refused: set[int]) -> tuple[set[int], lis
             state = logs.load(directory.engine, group, 0)
             assert state is not None
             restored[group] = state
-        directory.check_marks(restored)
+        meta = logs.load(directory.engine, META, 0)
+        assert meta is not None
+        directory.check_marks(restored | {META: meta})
     finally:
         directory.close()
     if lost := sorted(done - found):
