@@ -282,6 +282,15 @@ class DurablePartitions:
         raft = Raft(me, _SETTINGS, restored, self._chance, self._directory.record.life)
         if group.owner == self._name:
             raft.campaign()  # nobody follows it who hears another leader
-        replica = Replica(id, raft, state, raft.last_index, self._seconds, changed, self._post.send)
+        replica = Replica(
+            id,
+            raft,
+            state,
+            raft.last_index,
+            self._seconds,
+            changed,
+            self._post.send,
+            self._departures.wanted,
+        )
         changed(replica)
         return replica

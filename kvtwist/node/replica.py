@@ -29,23 +29,22 @@ from kvtwist.core.raft import (
     Role,
     Snapshot,
 )
-from kvtwist.core.raft.log import total_bytes
+from kvtwist.core.raft.messages import InstallSnapshot
 from kvtwist.core.state.answers import Answer
 from kvtwist.core.state.commands import Command, LonePut, decode_entry, encode
 from kvtwist.core.state.contents import Stored, stored_key
 from kvtwist.core.state.logtime import LogClock
 from kvtwist.core.state.records import Record
 from kvtwist.errors import KvtwistError, NotLeader, OutcomeUnknown, Overloaded, Unavailable
+from kvtwist.node.compaction import Compaction
+from kvtwist.node.followers import Followers
+from kvtwist.node.installing import Installing
 from kvtwist.node.waiting import DeferredReader, DeferredWriter, Reader, Writer
 from kvtwist.storage import logs
-from kvtwist.storage.engine import Batch, View
+from kvtwist.storage.engine import Batch, Engine
 from kvtwist.storage.marks import Mark
-from kvtwist.storage.states import StoredState
-
-LOG_ENTRIES_MAX = 2048
-LOG_BYTES_MAX = 1 << 20
-"""A log is compacted when it has more of either, to half of it: what is left is for replicas that
-are slow (R14). It is in memory, too. One entry alone may be larger."""
+from kvtwist.storage.snapshots import Incoming
+from kvtwist.storage.states import StoredState, load_state
 
 DEPOSED_TICKS = 10
 """So long a replica that leads no more waits for its proposals to be committed by the next leader,
@@ -69,9 +68,15 @@ _Reads: TypeAlias = tuple[int, list[Reader]]
 
 
 class Needed(NamedTuple):
-    """Records that have to be fetched before the next entry can be carried out, or a read done."""
+    """What has to be read before the next entry can be carried out, or a read done: records; or the
+    whole state, when a snapshot has taken the place of the one in memory."""
 
-    keys: tuple[bytes, ...]
+    keys: tuple[bytes, ...] = ()
+    is_state: bool = False
+
+
+Found: TypeAlias = dict[bytes, Stored | None] | StoredState | None
+"""What was read: records, or the state."""
 
 
 class Written(NamedTuple):
@@ -82,6 +87,7 @@ class Written(NamedTuple):
     :ivar applied: the entry that these changes go up to.
     :ivar sync: whether the commit must be durable.
     :ivar mark: to be raised with it, when term or vote have changed.
+    :ivar is_switch: whether a snapshot takes the place of log and state.
     """
 
     ready: int | None = None
@@ -89,6 +95,7 @@ class Written(NamedTuple):
     applied: int = 0
     sync: bool = False
     mark: Mark | None = None
+    is_switch: bool = False
 
 
 class Replica:
@@ -98,6 +105,9 @@ class Replica:
     :param seconds: a monotonic clock.
     :param changed: called whenever there may be something to be done.
     :param send: takes the messages to other replicas.
+    :param wanted: told which replicas need a snapshot of this one's state.
+
+    :ivar followers: for those.
     """
 
     def __init__(
@@ -109,6 +119,7 @@ class Replica:
         seconds: Callable[[], float],
         changed: Callable[[Replica], None],
         send: Callable[[int, Message], None],
+        wanted: Callable[[Followers, int], None],
     ) -> None:
         self.group = group
         self.raft = raft
@@ -117,6 +128,10 @@ class Replica:
         self._seconds = seconds
         self._changed = changed
         self._send = send
+        self._wanted = wanted
+        self._compaction = Compaction(raft)
+        self._installing = Installing(raft)
+        self.followers = Followers(group, raft, self._compaction, lambda: changed(self))
         self._clock: LogClock | None = None
         self._clock_term = 0
         self._clock_saw_ms = 0
@@ -127,7 +142,6 @@ class Replica:
         self._reads: deque[_Reads] = deque()
         self._to_apply: deque[tuple[Entry, Command | LonePut | None]] = deque()
         self._has_changes = False
-        self._log_bytes = _log_bytes(raft)
         self._base: Snapshot | None = None
         self._saved_index = state.machine.applied_index
         self._savings: deque[tuple[int, Deferred[None]]] = deque()
@@ -250,6 +264,7 @@ class Replica:
     def tick(self) -> None:
         """Time passes."""
         self.raft.tick()
+        self._compaction.tick()
         if self.raft.has_ready():
             self._changed(self)
         if self._proposals:
@@ -289,10 +304,45 @@ class Replica:
         return sorted(voters, key=lambda each: (-match[each], each))
 
     def step(self, message: Message) -> None:
-        """A message has come."""
+        """A message has come. A snapshot comes with its data (`install`), or not at all."""
+        if isinstance(message, InstallSnapshot):
+            return
+        self._compaction.heard(message.sender)
+        self._step(message)
+
+    def _step(self, message: Message) -> None:
         self.raft.step(message)
         if self.raft.has_ready():
             self._changed(self)
+
+    # -- snapshots that come in: `kvtwist.node.arrivals.Target` -----------------------------------
+
+    @property
+    def data_generation(self) -> int:
+        """That its data stands in, in the store."""
+        return self._state.generation
+
+    @property
+    def is_installing(self) -> bool:
+        """Whether a snapshot is taking the place of what it has."""
+        return not self._installing.is_free
+
+    def offered(self, message: InstallSnapshot) -> bool:
+        """Whether the snapshot's data is wanted; if not, the core has taken the message in, which
+        says to the leader how far this replica is."""
+        if self._installing.is_wanted(message):
+            return True
+        self._step(message)
+        return False
+
+    def install(self, message: InstallSnapshot, incoming: Incoming) -> Deferred[bool]:
+        """Give the message to the core. Fires when its data has taken the place of the replica's,
+        or, with ``False``, is being removed, since the core did not want it."""
+        if self._over is not None:
+            return fail(Unavailable(str(self._over)))
+        kept = self._installing.install(message, incoming)
+        self._changed(self)
+        return kept
 
     def take(self, batch: Batch) -> Written | None:
         """Send what may leave; put into *batch* what is to be persisted, and what was applied.
@@ -301,12 +351,17 @@ class Replica:
         """
         self._asking = None
         ready = self.raft.ready() if self.raft.has_ready() else None
+        last_installed = self._installing.take(batch, ready, self._state)
+        if last_installed is not None:
+            self._forget_state(last_installed)
         if ready is not None:
             self._take_ready(ready, batch)
         state, applied = self._take_changes(batch), self.applied_index
         self._take_base(batch)
-        if ready is not None and (ready.hard_state is not None or ready.entries):
-            return Written(ready.number, state, applied, ready.must_sync, self._new_mark())
+        is_switch = last_installed is not None
+        if ready is not None and (ready.hard_state is not None or ready.entries or is_switch):
+            mark, sync = self._new_mark(), ready.must_sync
+            return Written(ready.number, state, applied, sync, mark, is_switch)
         # A Ready with nothing to persist is not told of: it would be taken for all before it.
         return None if state is None else Written(None, state, applied)
 
@@ -327,7 +382,8 @@ class Replica:
     def raise_mark(self) -> Mark:
         """How far this replica is, to be kept apart from the store."""
         raft = self.raft
-        committed = min(raft.commit_index, raft.log.durable_index)
+        # While a snapshot takes the place of the log, that is as if nothing of it were durable.
+        committed = max(self._mark.committed, min(raft.commit_index, raft.log.durable_index))
         self._mark = Mark(raft.term, raft.vote, committed)
         return self._mark
 
@@ -337,14 +393,13 @@ class Replica:
         return min(self.raft.commit_index, self.raft.log.durable_index) > self._mark.committed
 
     def _take_ready(self, ready: Ready, batch: Batch) -> None:
-        assert ready.snapshot is None, "a group of one is sent no snapshots"
         for message in ready.messages:
-            self._send(self.group, message)
-        is_replacing = bool(ready.entries) and ready.entries[0].index <= self._last_written
-        self._last_written = logs.save(batch, self.group, ready, self._last_written)
-        self._log_bytes += total_bytes(ready.entries)
-        if is_replacing:
-            self._log_bytes = _log_bytes(self.raft)
+            if not isinstance(message, InstallSnapshot):  # that goes with its data
+                self._send(self.group, message)
+        for to in ready.snapshots_wanted:
+            self._wanted(self.followers, to)
+        if ready.snapshot is None:
+            self._take_entries(ready, batch)
         self._to_apply.extend((entry, _command(entry)) for entry in ready.committed)
         for read in ready.reads:
             self._confirmed(read)
@@ -353,10 +408,33 @@ class Replica:
             for reader in self._asked.pop(context, ()):
                 _tell(reader.lost, lost)
 
+    def _take_entries(self, ready: Ready, batch: Batch) -> None:
+        is_replacing = bool(ready.entries) and ready.entries[0].index <= self._last_written
+        self._last_written = logs.save(batch, self.group, ready, self._last_written)
+        if is_replacing:
+            self._compaction.measure()
+        else:
+            self._compaction.appended(ready.entries)
+
+    def _forget_state(self, last_written: int) -> None:
+        """A snapshot takes the place of log and state: what is in hand of both is void."""
+        self._last_written = last_written
+        self._has_changes = False
+        self._base = None
+        self._to_apply.clear()
+        self._compaction.measure()
+        gone = [index for index in self._proposals if index <= self.raft.log.compacted_index]
+        for index in gone:
+            why = "this replica was sent a snapshot, which does not say what became of it"
+            _tell(self._proposals.pop(index)[1].lost, OutcomeUnknown(why))
+
     def written(self, written: Written) -> None:
         """What `take` has put into a batch is durable."""
         if written.ready is not None:
             self.raft.persisted(written.ready)
+        if written.is_switch:
+            self._installing.durable()
+            self._changed(self)
         if written.state is not None:
             self._state.committed(written.state)
             self._saved(written.applied)
@@ -371,19 +449,9 @@ class Replica:
 
     def _compact(self, saved: int) -> None:
         """Forget entries whose changes are in the store, which has all up to *saved*."""
-        log = self.raft.log
-        index, size_bytes = log.compacted_index, self._log_bytes
-        if log.last_index - index <= LOG_ENTRIES_MAX and size_bytes <= LOG_BYTES_MAX:
-            return
-        for entry in log.entries(index + 1, saved):
-            is_small = size_bytes <= LOG_BYTES_MAX // 2
-            if is_small and log.last_index - index <= LOG_ENTRIES_MAX // 2:
-                break
-            index, size_bytes = entry.index, size_bytes - entry.size_bytes
-        if index > log.compacted_index:
-            self._base = self.raft.describe(index)
-            self._log_bytes = size_bytes
-            self.raft.compact(index)
+        base = self._compaction.compact(saved)
+        if base is not None:
+            self._base = base
             self._changed(self)
 
     def _take_base(self, batch: Batch) -> None:
@@ -399,6 +467,8 @@ class Replica:
 
         Returns what has to be fetched before it can go on; ``None``: it has come to the end.
         """
+        if self._installing.is_switching:
+            return Needed(is_state=True) if self._installing.is_durable else None
         machine, records = self._state.machine, self._state.records
         while self._to_apply:
             entry, command = self._to_apply[0]
@@ -450,13 +520,21 @@ class Replica:
         records.forget_fetched()
         return None
 
-    def fetch(self, view: View, needed: Needed) -> dict[bytes, Stored | None]:
+    def fetch(self, engine: Engine, needed: Needed) -> Found:
         """Read what is needed; on a thread."""
-        return self._state.records.fetch(view, needed.keys)
+        if needed.is_state:
+            return load_state(self.group, engine, engine.get_cached)
+        return self._state.records.fetch(engine, needed.keys)
 
-    def have_fetched(self, found: dict[bytes, Stored | None]) -> None:
+    def have_fetched(self, found: Found) -> None:
         """It was read: `apply` may go on."""
-        self._state.records.have_fetched(found)
+        if isinstance(found, dict):
+            self._state.records.have_fetched(found)
+            return
+        assert found is not None, "the state was installed just now"
+        self._state = found
+        self._installing.loaded()
+        self._saved(found.machine.applied_index)
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -469,6 +547,8 @@ class Replica:
     def give_up(self, why: KvtwistError) -> None:
         """This replica is over: what it was asked for and has not answered is unknown."""
         self._over = why
+        self.followers.give_up()
+        self._installing.give_up(why)
         self.lose_proposals(OutcomeUnknown(str(why)))
         readers = [reader for asked in self._asked.values() for reader in asked]
         readers += [reader for _, confirmed in self._reads for reader in confirmed]
@@ -495,10 +575,6 @@ def _tell(told: Callable[[_Told], None], what: _Told) -> None:
 def _command(entry: Entry) -> Command | LonePut | None:
     """What an entry asks of the state machine; ``None``: nothing."""
     return decode_entry(entry.data) if entry.kind is EntryKind.DATA else None
-
-
-def _log_bytes(raft: Raft) -> int:
-    return total_bytes(raft.log.entries(raft.first_index, raft.last_index))
 
 
 def _dropped(group: int, dropped: Dropped) -> KvtwistError:

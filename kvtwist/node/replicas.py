@@ -20,10 +20,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kvtwist.core.raft import Message
-from kvtwist.core.state.contents import Stored
 from kvtwist.errors import KvtwistError, OutcomeUnknown, StoreFailed
 from kvtwist.node.leadership import LOOK_TICKS
-from kvtwist.node.replica import Replica, Written
+from kvtwist.node.replica import Found, Replica, Written
 from kvtwist.storage.engine import Batch
 from kvtwist.storage.marks import Mark
 from kvtwist.storage.store import Condition, Store
@@ -230,12 +229,12 @@ class Replicas:
             return
         if needed is not None:
             self._fetching.add(group)
-            found = self._store.read(lambda view: replica.fetch(view, needed))
+            found = self._store.read(lambda engine: replica.fetch(engine, needed))
             found.addCallbacks(
                 self._fetched, self._not_fetched, callbackArgs=(replica,), errbackArgs=(replica,)
             )
 
-    def _fetched(self, found: dict[bytes, Stored | None], replica: Replica) -> None:
+    def _fetched(self, found: Found, replica: Replica) -> None:
         self._fetching.discard(replica.group)
         if self._replicas.get(replica.group) is replica:
             replica.have_fetched(found)

@@ -452,6 +452,52 @@ class RaftMessages(amp.Command):
     requiresAnswer = False
 
 
+class OfferSnapshot(amp.Command):
+    """Offer a snapshot of a ``group`` to a replica that is behind what its leader has compacted.
+
+    For the member alone that has the replica ``sender`` of the group; ``to`` is the replica of the
+    node asked. ``term`` is the leader's; ``index`` and ``snapshot_term`` are of the last entry in
+    the snapshot, ``configuration`` (`kvtwist.core.raft.Configuration`) was in force there. The
+    answer names the ``transfer``, for this connection only, or is 0: nothing is to be sent, since
+    the replica has all that, or another leader. A node takes few at a time, else the error is
+    ``OVERLOADED``; another offer for the same group ends the one before.
+    """
+
+    arguments: ClassVar[_Pairs] = [
+        (b"group", Natural()),
+        (b"sender", Natural()),
+        (b"to", Natural()),
+        (b"term", Natural()),
+        (b"index", Natural()),
+        (b"snapshot_term", Natural()),
+        (b"configuration", Blob()),
+        *_COMMON,
+    ]
+    response: ClassVar[_Pairs] = [(b"transfer", Natural())]
+    errors: ClassVar[_Errors] = _ANY_ERRORS | _errors(Unavailable, DiskFull)
+
+
+class SnapshotPiece(amp.Command):
+    """Send the next ``piece`` of a ``transfer``; it has at most 512 KiB.
+
+    ``number`` counts the pieces from 0, and the one before has to be answered. The pieces joined
+    are the stream of `kvtwist.core.state.snapshot`, with its checksum. The answer, which is empty,
+    comes when the piece is in the store; to the ``last`` one when the snapshot has taken the place
+    of what the replica had, or is not needed any more. A transfer of which nothing is heard for
+    30 s, that lasts 15 min, or whose connection is lost is ended, and what was sent is removed.
+    """
+
+    arguments: ClassVar[_Pairs] = [
+        (b"transfer", Natural()),
+        (b"number", Natural()),
+        (b"piece", Blob()),
+        (b"last", amp.Boolean()),
+        *_COMMON,
+    ]
+    response: ClassVar[_Pairs] = []
+    errors: ClassVar[_Errors] = _ANY_ERRORS | _errors(Unavailable, DiskFull)
+
+
 COMMANDS: tuple[type[amp.Command], ...] = (
     Hello,
     Ping,
@@ -470,6 +516,8 @@ COMMANDS: tuple[type[amp.Command], ...] = (
     ReadBackup,
     CloseBackup,
     RaftMessages,
+    OfferSnapshot,
+    SnapshotPiece,
 )
 """All of them."""
 

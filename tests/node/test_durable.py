@@ -23,7 +23,7 @@ from kvtwist.errors import (
     Unavailable,
     VersionMismatch,
 )
-from kvtwist.node.replica import LOG_BYTES_MAX, LOG_ENTRIES_MAX
+from kvtwist.node.compaction import LOG_BYTES_MAX, LOG_ENTRIES_MAX
 from kvtwist.node.replicas import Replicas
 from kvtwist.service import Node
 from kvtwist.storage.engine import Batch

@@ -27,6 +27,7 @@ class Platter:
     :ivar trouble: raised by each commit, while it is set.
     :ivar read_trouble: raised by each read that does not come out of memory; likewise.
     :ivar is_cold: whether nothing is in the engine's memory.
+    :ivar commits: how many there have been.
     """
 
     def __init__(self) -> None:
@@ -37,6 +38,7 @@ class Platter:
         self.trouble: StorageError | None = None
         self.read_trouble: Exception | None = None
         self.is_cold = False
+        self.commits = 0
 
     def crash(self, kept: int = 0) -> None:
         """Lose what was not synced, but for the first *kept* batches of it."""
@@ -76,6 +78,7 @@ class SimulatedEngine(MemoryEngine):
         if platter.trouble is not None:
             raise platter.trouble
         super().commit(batch, sync=sync)
+        platter.commits += 1
         platter.unsynced.append(batch)
         if sync:
             platter.crash(kept=len(platter.unsynced))

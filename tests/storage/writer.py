@@ -28,7 +28,7 @@ from kvtwist.core.state.operations import Operation, Put
 from kvtwist.core.state.records import Record
 from kvtwist.core.topology import Member, Settings, Topology
 from kvtwist.errors import KvtwistError, OutcomeUnknown
-from kvtwist.node import replica
+from kvtwist.node import compaction
 from kvtwist.node.durable import DurablePartitions
 from kvtwist.node.post import Post
 from kvtwist.storage.directory import DataDirectory
@@ -148,8 +148,8 @@ def say(line: str) -> None:
 def main() -> None:
     """Until it is killed."""
     path, first = Path(sys.argv[1]), int(sys.argv[2])
-    replica.LOG_ENTRIES_MAX = 20 if "compact" in sys.argv[3:] else 1 << 60
-    replica.LOG_BYTES_MAX = 1 << 60
+    compaction.LOG_ENTRIES_MAX = 20 if "compact" in sys.argv[3:] else 1 << 60
+    compaction.LOG_BYTES_MAX = 1 << 60
     engine = NoSync if "no-sync" in sys.argv[3:] else RocksEngine
     writer = Writer(path, engine, first)
     cast(Any, reactor).callWhenRunning(writer.start)

@@ -177,6 +177,10 @@ class CommandTests(SynchronousTestCase):
                 "ReadBackup": ["backup", "number"],
                 "CloseBackup": ["backup"],
                 "RaftMessages": ["cluster", "messages", "willing"],
+                "OfferSnapshot": [
+                    "group", "sender", "to", "term", "index", "snapshot_term", "configuration",
+                ],
+                "SnapshotPiece": ["transfer", "number", "piece", "last"],
             },
         )  # fmt: skip
 
@@ -219,6 +223,8 @@ class CommandTests(SynchronousTestCase):
                 "ReadBackup": ["piece", "last"],
                 "CloseBackup": [],
                 "RaftMessages": [],
+                "OfferSnapshot": ["transfer"],
+                "SnapshotPiece": [],
             },
         )  # fmt: skip
 
