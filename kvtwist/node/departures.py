@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -257,24 +256,25 @@ class Departures:
         self, departure: _Departure, outgoing: Outgoing, link: Caller, transfer: int
     ) -> int:
         """Send the pieces; while one is under way the next one is read."""
-        sent_bytes = 0
+        sent_bytes = number = 0
+        last = False
         self._check(departure)
         reading = outgoing.read()
-        for number in count():
-            piece, last = await reading
-            self._check(departure)
-            if not last:
-                reading = outgoing.read()
-            said = {"transfer": transfer, "number": number, "piece": piece, "last": last}
-            try:
-                await link.call(commands.SnapshotPiece, said, SILENT_SECONDS_MAX)
+        try:
+            while not last:
+                piece, last = await reading
                 self._check(departure)
-            except KvtwistError:
-                reading.addErrback(_passed_over)
-                raise
-            sent_bytes += len(piece)
-            if last:
-                break
+                if not last:
+                    reading = outgoing.read()
+                await _say(link, transfer, number, piece, last)
+                self._check(departure)
+                number += 1
+                sent_bytes += len(piece)
+        except KvtwistError:
+            reading.addErrback(_passed_over)
+            # Cut off here: so that the other end waits for no more.
+            _say(link, transfer, number, b"", last=True).addErrback(_passed_over)
+            raise
         return sent_bytes
 
     # -- how it ends ----------------------------------------------------------------------------
@@ -320,6 +320,11 @@ class Departures:
     def _release(self, source: Source, to: int) -> None:
         if (source.group, to) not in self._under_way:
             source.release(to)
+
+
+def _say(link: Caller, transfer: int, number: int, piece: bytes, last: bool) -> Deferred[Arguments]:
+    said = {"transfer": transfer, "number": number, "piece": piece, "last": last}
+    return link.call(commands.SnapshotPiece, said, SILENT_SECONDS_MAX)
 
 
 def _passed_over(failure: Failure) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from twisted.python.failure import Failure
 
 from kvtwist.errors import StorageError
 from kvtwist.storage.directory import DataDirectory
-from kvtwist.storage.engine import NOT_CACHED, Batch, NotCached
+from kvtwist.storage.engine import NOT_CACHED, Batch, NotCached, View
 from kvtwist.storage.memory import MemoryEngine
 from kvtwist.storage.opening import Storage
 from kvtwist.storage.store import Store
@@ -52,11 +53,15 @@ class Platter:
 
 
 class SimulatedEngine(MemoryEngine):
-    """One life's view of the platter: all that was committed in it."""
+    """One life's view of the platter: all that was committed in it.
+
+    :ivar views: how many are open.
+    """
 
     def __init__(self, platter: Platter) -> None:
         super().__init__()
         self._platter = platter
+        self.views = 0
         self._load()
 
     def _load(self) -> None:
@@ -72,6 +77,15 @@ class SimulatedEngine(MemoryEngine):
         if self._platter.read_trouble is not None:
             raise self._platter.read_trouble
         return super().get(key)
+
+    @contextmanager
+    def view(self) -> Iterator[View]:
+        with super().view() as view:
+            self.views += 1
+            try:
+                yield view
+            finally:
+                self.views -= 1
 
     def commit(self, batch: Batch, *, sync: bool) -> None:
         platter = self._platter
