@@ -20,6 +20,8 @@ from kvtwist.core.raft import Raft, Restored, Settings, Snapshot
 from kvtwist.core.state.commands import NO_SESSION, WHOSE, encode_put
 from kvtwist.core.topology import Topology
 from kvtwist.errors import DiskFull, KvtwistError, NotLeader, Unavailable
+from kvtwist.node.arrivals import Arrivals
+from kvtwist.node.departures import Departures
 from kvtwist.node.description import Page, Standing, page, standing
 from kvtwist.node.leadership import Leadership
 from kvtwist.node.operations import answer_to, proposal, seen
@@ -36,7 +38,7 @@ from kvtwist.storage.snapshots import remove_orphans
 from kvtwist.storage.states import StoredState, load_state, new_state, remove_group
 from kvtwist.storage.store import Condition, Store
 from kvtwist.wire import commands
-from kvtwist.wire.connection import Arguments, Unanswered
+from kvtwist.wire.connection import Arguments, Connection, Responder, Unanswered
 from kvtwist.wire.turn import Turn
 
 LEAVING_SECONDS_MAX = 1.0
@@ -74,6 +76,8 @@ class DurablePartitions:
         self._reactor = reactor
         self._post = post
         self._leadership = Leadership(name, post)
+        self._departures = Departures(reactor, store, post.bulk_to, seconds)
+        self._arrivals = Arrivals(reactor, store, self._target, seconds)
         self._replicas = Replicas(
             reactor, store, post, wire_turn, self._replica, failed, self._look
         )
@@ -105,6 +109,7 @@ class DurablePartitions:
         known = {group: restored for group, restored in self._loaded.items() if restored}
         self._directory.check_marks(known)
         self._replicas.start(held)
+        self._departures.start()
         self._post.begin(topology, self._groups, self._replicas.step, self._silent)
         self._is_running = True
 
@@ -112,6 +117,8 @@ class DurablePartitions:
         """Answer nobody any more, and close the store."""
         if self._is_running:
             self._is_running = False
+            self._departures.stop()
+            self._arrivals.stop()
             self._replicas.stop(why)
         return self._store.close()
 
@@ -198,6 +205,18 @@ class DurablePartitions:
     def standing(self) -> Standing:
         """How this node does as a whole."""
         return standing(self._replicas.all(), self._store)
+
+    def responders(self) -> Mapping[type[amp.Command], Responder]:
+        """Of the commands that bring snapshots."""
+        return self._arrivals.responders()
+
+    def _target(self, connection: Connection, group: int, sender: int, to: int) -> Replica:
+        """The replica here that the member at the other end wants to send a snapshot to."""
+        self._post.check(connection, group, sender, to)
+        replica = self._replicas.all().get(group)
+        if replica is None:
+            raise Unavailable(f"{self._name} cannot take a snapshot: {self._store.trouble}")
+        return replica
 
     # -- who leads ------------------------------------------------------------------------------
 

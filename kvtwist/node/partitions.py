@@ -18,7 +18,7 @@ from kvtwist.node.description import EMPTY, Page, Standing
 from kvtwist.node.outgoing import Outgoing
 from kvtwist.wire import commands
 from kvtwist.wire.boxes import VALUE_BYTES_MAX
-from kvtwist.wire.connection import Arguments, Unanswered
+from kvtwist.wire.connection import Arguments, Responder, Unanswered
 from kvtwist.wire.frequent import get_answer, nothing_answer, put_answer
 
 
@@ -79,6 +79,9 @@ class Partitions(Protocol):
     def standing(self) -> Standing | None:
         """How this node does as a whole; ``None``: it has no replicas."""
 
+    def responders(self) -> Mapping[type[amp.Command], Responder]:
+        """Of the commands that other nodes bring data with, if there are any."""
+
 
 class MemoryPartitions:
     """`Partitions` in memory, each made when it is first written or read.
@@ -134,6 +137,10 @@ class MemoryPartitions:
 
     def standing(self) -> None:
         """There is nothing to be said."""
+
+    def responders(self) -> Mapping[type[amp.Command], Responder]:
+        """None: nobody else has the data."""
+        return {}
 
     def apply(self, number: int, command: type[amp.Command], arguments: Arguments) -> Arguments:
         """Carry *command* out in partition *number*; the answer to it."""

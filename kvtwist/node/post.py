@@ -25,7 +25,7 @@ from kvtwist.core.groups import Group
 from kvtwist.core.raft import Message
 from kvtwist.core.raft.messages import AppendRequest
 from kvtwist.core.topology import Member, Topology
-from kvtwist.errors import MalformedRequest
+from kvtwist.errors import MalformedRequest, Unavailable
 from kvtwist.node.peers import Peers
 from kvtwist.wire.commands import RaftMessages
 from kvtwist.wire.connection import Arguments, Connection
@@ -188,16 +188,42 @@ class Post:
 
         :raises MalformedRequest: when it is no other member.
         """
+        name = self._name_of(connection)
+        self._senders[connection] = name
+        connection.when_lost(lambda _: self._forget(connection))
+        return name
+
+    def _name_of(self, connection: Connection) -> str:
         greeting = connection.greeting
         peer = self._peers.get(greeting.name) if greeting is not None else None
         if peer is None or greeting is None or peer.member.identity != greeting.identity:
             raise MalformedRequest("messages between replicas are for members of the cluster")
-        self._senders[connection] = peer.member.name
-        connection.when_lost(lambda _: self._forget(connection))
         return peer.member.name
 
     def _forget(self, connection: Connection) -> None:
         self._senders.pop(connection, None)
+
+    # -- what is not a message ------------------------------------------------------------------
+
+    def check(self, connection: Connection, id: int, sender: int, to: int) -> None:
+        """See that who is at the other end may speak for *sender* of a group, and *to* is here.
+
+        :raises MalformedRequest: when that is not so.
+        """
+        name, group = self._name_of(connection), self._groups.get(id)
+        if group is None or (group.member_of(sender), group.member_of(to)) != (name, self._name):
+            raise MalformedRequest(f"{name} does not speak for replica {sender} of group {id} here")
+
+    def bulk_to(self, id: int, replica: int) -> Link:
+        """The link to the node that has a replica of a group, for what is large.
+
+        :raises Unavailable: when that is nobody else's.
+        """
+        group = self._groups.get(id)
+        peer = self._peers.get((group.member_of(replica) if group else None) or "")
+        if peer is None:
+            raise Unavailable(f"no other member has replica {replica} of group {id}")
+        return peer.bulk
 
     # -- signs of life --------------------------------------------------------------------------
 

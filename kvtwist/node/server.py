@@ -78,6 +78,7 @@ class Server(Factory):
                 commands.Hello: self._hello,
                 commands.Ping: lambda _, __: {},
                 commands.RaftMessages: post.receive,
+                **partitions.responders(),
                 commands.Found: lambda _, __: write_view(cluster.view()),
                 commands.DescribeTopology: lambda _, __: self._topology(),
                 commands.Status: lambda _, __: self._status(),

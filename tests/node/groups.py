@@ -32,6 +32,7 @@ from kvtwist.storage.layout import PER_GENERATION, generation_of, group_key
 from kvtwist.storage.snapshots import outgoing, remove_orphans
 from kvtwist.storage.states import load_state, new_state
 from kvtwist.wire import commands
+from kvtwist.wire.turn import Turn
 from tests.simulated import LATENCY_SECONDS, Network
 from tests.storage.simulated import Platter, opener
 
@@ -96,6 +97,16 @@ class Link:
         done.addBoth(lambda result: here.callLater(LATENCY_SECONDS, answered, result))
 
 
+class Silent:
+    """Gives no signs of life: `kvtwist.node.replicas.Carrier`."""
+
+    def flush(self) -> None:
+        pass
+
+    def tick(self) -> None:
+        pass
+
+
 class GroupNode:
     """One node."""
 
@@ -108,7 +119,9 @@ class GroupNode:
             self.host, Path("."), f"node-{number}", f"{number:032x}"
         )
         self.directory, self.store = storage.directory, storage.store
-        self.replicas = Replicas(self.host, self.store, self._make, self._failed)
+        self.replicas = Replicas(
+            self.host, self.store, Silent(), Turn(), self._make, self._failed, lambda: None
+        )
         self.departures = Departures(
             self.host, self.store, lambda _, to: Link(group, number, to), self.host.seconds
         )

@@ -83,7 +83,7 @@ class SnapshotCase(SynchronousTestCase):
             digests = {number: self.group.digest(number, group) for number in numbers}
             self.assertEqual(len(set(digests.values())), 1, digests)
             for number in numbers:
-                generation = self.group.replica(number, group).generation
+                generation = self.group.replica(number, group).data_generation
                 left = generations(self.group.nodes[number].directory.engine, group)
                 self.assertLessEqual(left, {generation})
         for number in numbers:
@@ -154,11 +154,11 @@ class BackTests(SnapshotCase):
         self.group.start(3)
         self.group.run_until(lambda: self.log_begin(3) > 0)
         self.group.run_until(lambda: not self.group.replica(3).is_installing)
-        generation = self.group.replica(3).generation
+        generation = self.group.replica(3).data_generation
         self.group.crash(3)
         sent = len(self.group.pieces())
         self.group.start(3)
-        self.assertEqual(self.group.replica(3).generation, generation)
+        self.assertEqual(self.group.replica(3).data_generation, generation)
         self.group.run(3.0)
         self.assertEqual(len(self.group.pieces()), sent)
         self.assertEqual(self.group.get(3, b"key-59"), b"59" * 20)
@@ -222,7 +222,7 @@ class CrashTests(SnapshotCase):
     def on_disk(self) -> tuple[int, int, bytes]:
         """What node 3 comes back with: generation, index, and digest; nothing else is left."""
         node = self.group.start(3)
-        generation = self.group.replica(3).generation
+        generation = self.group.replica(3).data_generation
         self.assertLessEqual(generations(node.directory.engine), {generation})
         found = generation, *self.group.digest(3)
         self.group.crash(3)
@@ -540,7 +540,7 @@ class BoundTests(SnapshotCase):
     def test_not_behind(self) -> None:
         """R13: a snapshot of what is there is not taken, and the leader learns how far it is."""
         self.pour(self.offer(), self.stream)
-        generation = self.group.replica(3).generation
+        generation = self.group.replica(3).data_generation
         said: list[Any] = []
         self.group.replica(3)._send = lambda group, message: said.append(message)
         self.assertEqual(self.offer(), 0)
@@ -550,7 +550,7 @@ class BoundTests(SnapshotCase):
         self.assertEqual(self.offer(index=self.index + 9), 0)
         self.group.run(0.1)
         self.assertEqual((said[-1].to, said[-1].term), (1, self.term + 1))
-        self.assertEqual(self.group.replica(3).generation, generation)
+        self.assertEqual(self.group.replica(3).data_generation, generation)
 
     def append(self, last: int) -> None:
         """A leader's entries come, committed, up to *last*."""
