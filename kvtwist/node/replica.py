@@ -532,6 +532,8 @@ class Replica:
             self._state.records.have_fetched(found)
             return
         assert found is not None, "the state was installed just now"
+        if not self._installing.is_durable:
+            return  # it was loaded before
         self._state = found
         self._installing.loaded()
         self._saved(found.machine.applied_index)
