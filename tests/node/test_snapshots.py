@@ -12,6 +12,7 @@ from kvtwist.core.raft import Configuration, Entry, EntryKind, Role
 from kvtwist.core.raft.messages import AppendRequest, Heartbeat, InstallSnapshot
 from kvtwist.core.state.answers import SessionOpened, Written
 from kvtwist.core.state.commands import OpenSession, Write, encode
+from kvtwist.core.state.contents import stored_key
 from kvtwist.core.state.operations import Increment, Put
 from kvtwist.errors import (
     DiskFull,
@@ -25,7 +26,9 @@ from kvtwist.node import arrivals, compaction, departures, outgoing
 from kvtwist.node.arrivals import ARRIVALS_MAX, LASTING_SECONDS_MAX, SILENT_SECONDS_MAX
 from kvtwist.node.departures import DEPARTURES_MAX
 from kvtwist.node.outgoing import PIECE_BYTES_MAX
+from kvtwist.node.waiting import DeferredReader
 from kvtwist.storage.layout import RECORD
+from kvtwist.storage.snapshots import Incoming
 from kvtwist.storage.snapshots import outgoing as snapshot_of
 from kvtwist.wire import commands
 from tests.node.groups import GENERATION, Group, Line, generations
@@ -172,6 +175,7 @@ class BackTests(SnapshotCase):
         platter.is_cold = True
         self.group.start(3)
         self.group.run_until(lambda: self.group.replica(3)._installing.is_switching)
+        self.assertIsNone(self.group.replica(3).apply())  # nothing is loaded that is not durable
         read = self.group.replica(3).read(b"key-59", 0)
         seen: list[Any] = []
         read.addBoth(seen.append)
@@ -315,13 +319,13 @@ class LogTests(SnapshotCase):
     """R14: a tail is kept for slow followers, and they stop compaction for a while only."""
 
     def test_whoever_is_heard_of_is_waited_for(self) -> None:
-        """Else a follower whose disk is slow is sent all of a partition, again and again; with
-        long values it was so as soon as it was one entry behind."""
+        """Else a follower that misses a moment, as when its connection is made anew, is sent all of
+        a partition; with long values it was so as soon as one entry was lost on the way."""
         self.patch(compaction, "LOG_BYTES_MAX", 1000)
-        slow: Any = self.group.nodes[3].store._writer
-        slow._seconds = 0.2
         for number in range(40):
+            self.group.cuts = {(1, 3)} if number % 10 < 3 else set()
             self.group.put((b"key-%d" % number, b"x" * 2000))
+            self.group.run(0.1)
         self.group.run(5.0)
         self.group.put((b"last", b""))
         self.assertEqual(self.group.calls, [])
@@ -592,22 +596,88 @@ class BoundTests(SnapshotCase):
         self.group.platters[3].is_cold = True
         reader: Any = self.node.store._reader
         reader._seconds = 0.5
-        respond: Any = self.node.arrivals.responders()[commands.SnapshotPiece]
-        said = {"number": len(self.stream) - 1, "piece": self.stream[-1], "last": True}
-        done = respond(self.line, {"keyspace": None, "transfer": transfer, **said})
+        ended = self.begin_piece(transfer)
         self.append(self.index - 1)
         replica = self.group.replica(3)
         self.group.run_until(lambda: replica._installing.is_switching)
         self.assertLess(replica.applied_index, self.index - 1)
         self.assertIn(GROUP, self.node.replicas._fetching)
-        self.assertEqual(self.group.network.result_of(done), {})
         self.append(self.index + 3)
         self.group.run(5.0)
+        self.assertEqual(ended, [{}])
         self.assertEqual(replica.applied_index, self.index + 3)
         keys = [key for key, _ in replica._state.records.items()]
         self.assertEqual(sum(key.endswith(b"other-%d" % (self.index + 1)) for key in keys), 1)
         self.assertEqual(sum(b"other" in key for key in keys), 3)
         self.assertEqual(replica.key_count, len(keys))
+
+    def begin_last(self, transfer: int) -> list[Any]:
+        """All pieces but the last one, which is begun; what comes of it."""
+        for number, piece in enumerate(self.stream[:-1]):
+            self.piece(transfer, number, piece, False)
+        return self.begin_piece(transfer)
+
+    def begin_piece(self, transfer: int) -> list[Any]:
+        """The last one."""
+        respond: Any = self.node.arrivals.responders()[commands.SnapshotPiece]
+        said = {"number": len(self.stream) - 1, "piece": self.stream[-1], "last": True}
+        ended: list[Any] = []
+        respond(self.line, {"keyspace": None, "transfer": transfer, **said}).addBoth(ended.append)
+        return ended
+
+    def test_a_read_under_which_the_state_is_exchanged(self) -> None:
+        """What a read waits for on the disk is gone when its turn comes there: it would say that
+        there is no such key."""
+        self.append(3)
+        self.group.run(0.1)
+        replica, reader = self.group.replica(3), DeferredReader(stored_key(0, b"before"))
+        self.group.platters[3].is_cold = True
+        slow: Any = self.node.store._reader
+        transfer = self.offer()
+        for number, piece in enumerate(self.stream[:-1]):
+            self.piece(transfer, number, piece, False)
+        slow._seconds = 0.5
+        ended = self.begin_piece(transfer)
+        self.group.run(0.6)
+        replica._reads.append((3, [reader]))
+        replica._changed(replica)
+        self.group.run(0.2)
+        self.assertIn(GROUP, self.node.replicas._fetching)
+        self.assertEqual(replica.data_generation, 1)
+        self.group.run_until(lambda: bool(ended))
+        record = self.group.network.result_of(reader)
+        self.assertEqual(bytes(record.value), b"1")
+
+    def test_its_connection_is_lost_at_the_last_moment(self) -> None:
+        """It is the replica's then, and not to be removed."""
+        self.begin_last(self.offer())
+        self.group.run_until(lambda: self.group.replica(3).is_installing)
+        self.line.lose()
+        self.group.run(1.0)
+        self.assertEqual(self.log_begin(3), self.index)
+        self.assertEqual(generations(self.node.directory.engine), {2})
+        self.assertEqual(self.group.digest(3)[0], self.index)
+
+    def test_what_was_to_be_written(self) -> None:
+        """Changes of the state that goes, and where its log begins, must not be written over what
+        takes its place."""
+        self.append(5)
+        self.group.run(0.1)
+        replica = self.group.replica(3)
+        install, base = replica.install, replica.raft.describe(0)
+
+        def install_and_change(message: InstallSnapshot, incoming: Incoming) -> Deferred[bool]:
+            replica._has_changes, replica._base = True, base
+            return install(message, incoming)
+
+        self.patch(replica, "install", install_and_change)
+        self.pour(self.offer(), self.stream)
+        self.group.run(1.0)
+        self.assertEqual(replica.applied_index, self.index)
+        self.assertEqual(self.group.digest(3), self.group.digest(1))
+        self.group.crash(3)
+        self.node = self.group.start(3)
+        self.assertEqual(self.log_begin(3), self.index)
 
     def test_never_by_itself(self) -> None:
         """A message that says that there is a snapshot, and brings none, is passed over: the core
@@ -639,18 +709,8 @@ class BoundTests(SnapshotCase):
     def test_full_at_the_last_moment(self) -> None:
         """Whether it is the new state or the old one the disk will show: it must not be removed on
         suspicion."""
-        transfer = self.offer()
-        for number, piece in enumerate(self.stream[:-1]):
-            self.piece(transfer, number, piece, False)
         platter, engine = self.group.platters[3], self.node.directory.engine
-        last = self.node.arrivals.responders()[commands.SnapshotPiece]
-        said = {
-            "transfer": transfer, "number": len(self.stream) - 1, "piece": self.stream[-1],
-            "last": True, "keyspace": None,
-        }  # fmt: skip
-        done: Any = last(self.line, said)
-        ended: list[Any] = []
-        done.addBoth(ended.append)
+        ended = self.begin_last(self.offer())
         self.group.run_until(lambda: self.group.replica(3)._installing.is_switching)
         commit = engine.commit
 
