@@ -39,6 +39,9 @@ from kvtwist.wire.seldom import Seldom
 
 DEPARTURES_MAX = 2
 """On the way at a time, of all groups of a node."""
+PIECE_BYTES = 128 << 10
+"""Less than may be sent at a time, so that over a slow network neither requests that are forwarded
+nor the link's own signs of life wait for long."""
 SILENT_SECONDS_MAX = 30.0
 LASTING_SECONDS_MAX = 900.0
 RETRY_SECONDS = 1.0
@@ -255,21 +258,23 @@ class Departures:
     async def _pour(
         self, departure: _Departure, outgoing: Outgoing, link: Caller, transfer: int
     ) -> int:
-        """Send the pieces; while one is under way the next one is read."""
+        """Send it in pieces; while one is under way, what follows is read."""
         sent_bytes = number = 0
-        last = False
+        is_read = False
         self._check(departure)
         reading = outgoing.read()
         try:
-            while not last:
-                piece, last = await reading
+            while not is_read:
+                data, is_read = await reading
                 self._check(departure)
-                if not last:
+                if not is_read:
                     reading = outgoing.read()
-                await _say(link, transfer, number, piece, last)
-                self._check(departure)
-                number += 1
-                sent_bytes += len(piece)
+                pieces = _cut(data)
+                for at, piece in enumerate(pieces, start=1):
+                    await _say(link, transfer, number, piece, is_read and at == len(pieces))
+                    self._check(departure)
+                    number += 1
+                sent_bytes += len(data)
         except KvtwistError:
             reading.addErrback(_passed_over)
             # Cut off here: so that the other end waits for no more.
@@ -320,6 +325,11 @@ class Departures:
     def _release(self, source: Source, to: int) -> None:
         if (source.group, to) not in self._under_way:
             source.release(to)
+
+
+def _cut(data: bytes) -> list[bytes]:
+    """At least one piece."""
+    return [data[at : at + PIECE_BYTES] for at in range(0, len(data) or 1, PIECE_BYTES)]
 
 
 def _say(link: Caller, transfer: int, number: int, piece: bytes, last: bool) -> Deferred[Arguments]:

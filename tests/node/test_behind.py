@@ -161,8 +161,7 @@ class LargeTests(BehindCase):
     partitions = 1
 
     def test_heartbeats_go_on(self) -> None:
-        """20 MiB over a slow network: nobody is taken for dead, and writes are answered as ever,
-        though the link that they are forwarded over is the snapshot's."""
+        """20 MiB over a slow network: nobody is taken for dead, and writes are answered as ever."""
         for number in range(40):
             self.put(f"large-{number}", "x" * (1 << 19))
         self.leave_behind(3)
@@ -177,7 +176,7 @@ class LargeTests(BehindCase):
             slowest, count = max(slowest, clock.seconds() - begun), count + 1
             self.cluster.run(0.3)
         self.assertGreater(count, 8)
-        self.assertLess(slowest, 0.3)
+        self.assertLess(slowest, 0.1)
         self.assertEqual(self.terms(), terms)
         self.cluster.run(3.0)
         self.assert_same()
