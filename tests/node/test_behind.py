@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -13,6 +14,8 @@ from kvtwist.core.raft import Configuration, Role
 from kvtwist.node import compaction
 from kvtwist.storage.snapshots import outgoing
 from kvtwist.wire import commands
+from kvtwist.wire.deadlines import Deadlines
+from kvtwist.wire.link import Link
 from tests.cluster import PORT, ip_of
 from tests.node.test_durable import DurableCase
 
@@ -217,6 +220,26 @@ class WhoTests(BehindCase):
         for to in (1, 2, 3):
             refused: Any = self.offer(ask, to=to)
             self.assertIn("members of the cluster", str(refused.value))
+
+    def test_a_name_is_not_enough(self) -> None:
+        """R11: a member is its identity, too; a node with an empty disk is another one."""
+        node = self.cluster.nodes[1]
+        greeting = replace(node.cluster.greeting(), identity="f" * 32)
+        host = self.cluster.network.host(ip_of(1))
+        deadlines = Deadlines(host, host.seconds)
+        link = Link(host, Address(ip_of(2), PORT), lambda: greeting, lambda: 0.5, deadlines)
+        link.start()
+        self.cluster.run(1.0)
+        self.assertIsNotNone(link.connection)
+
+        def ask(command: type[amp.Command], arguments: dict[str, Any]) -> Deferred[Any]:
+            return link.call(command, arguments, 1.0)
+
+        group = node._partitions._groups[group_of(0)]  # type: ignore[attr-defined]
+        ids = {"sender": group.replica_of("node-1"), "to": group.replica_of("node-2")}
+        refused: Any = self.offer(ask, **ids)
+        self.assertIn("members of the cluster", str(refused.value))
+        link.stop()
 
     def test_another_member(self) -> None:
         """It speaks for its own replicas only, and to those that are there."""

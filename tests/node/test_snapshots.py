@@ -27,9 +27,11 @@ from kvtwist.node.arrivals import ARRIVALS_MAX, LASTING_SECONDS_MAX, SILENT_SECO
 from kvtwist.node.departures import DEPARTURES_MAX
 from kvtwist.node.outgoing import PIECE_BYTES_MAX
 from kvtwist.node.waiting import DeferredReader
+from kvtwist.storage.engine import Batch
 from kvtwist.storage.layout import RECORD
 from kvtwist.storage.snapshots import Incoming
 from kvtwist.storage.snapshots import outgoing as snapshot_of
+from kvtwist.storage.store import Condition
 from kvtwist.wire import commands
 from tests.node.groups import GENERATION, Group, Line, generations
 
@@ -706,6 +708,24 @@ class BoundTests(SnapshotCase):
         self.pour(self.offer(), self.stream)
         self.assertEqual(self.log_begin(3), self.index)
 
+    def test_full_in_between(self) -> None:
+        """What was filled before the disk was full may be lost when it is opened again: what was
+        under way then never becomes whole."""
+        transfer = self.offer()
+        for number, piece in enumerate(self.stream[:5]):
+            self.piece(transfer, number, piece, False)
+        platter = self.group.platters[3]
+        platter.trouble = DiskFull("the disk is full")
+        written = self.node.store.write(Batch())
+        written.addErrback(lambda failure: failure.trap(KvtwistError))
+        self.group.run(0.1)
+        self.assertEqual(self.node.arrivals.open_count, 0)
+        platter.trouble = None
+        self.group.run(3.0)
+        self.refused(Unavailable, self.piece, transfer, 5, self.stream[5], False)
+        self.pour(self.offer(), self.stream)
+        self.assertEqual(self.group.digest(3)[0], self.index)
+
     def test_full_at_the_last_moment(self) -> None:
         """Whether it is the new state or the old one the disk will show: it must not be removed on
         suspicion."""
@@ -785,7 +805,10 @@ class ViewTests(SnapshotCase):
             lambda stamp: Write(stamp, GENERATION, 0, 0, 0, (Increment(b"n", 1),))
         )
         answer.addErrback(lambda failure: failure.trap(KvtwistError))
-        self.group.run(0.5)
+        store = self.group.nodes[1].store
+        self.group.run_until(lambda: store.condition is Condition.FULL)
+        self.group.run(0.01)
+        self.assertIs(self.group.replica(1).raft.role, Role.LEADER)
         self.assertEqual(self.views(1), 0)
         platter.trouble = None
         self.group.network.bytes_per_second = float("inf")
