@@ -23,7 +23,7 @@ from twisted.internet.endpoints import clientFromString, connectProtocol
 from twisted.internet.threads import deferToThread
 from twisted.protocols import amp
 
-from _workload import KEYS_PER_BATCH, Sample
+from _workload import KEYS_PER_BATCH, Sample, quantile_ms
 from kvtwist.client import Client
 from kvtwist.core.ring import Ring
 from kvtwist.wire.commands import Get, Put
@@ -99,13 +99,14 @@ async def measure(
     clock = time.monotonic
     done = failed = 0
     trouble = ""
+    latencies: list[float] = []
     started = clock()
     end = started + seconds
 
     async def worker() -> None:
         nonlocal done, failed, trouble
         for keys in remaining:
-            if clock() >= end:
+            if (begun := clock()) >= end:
                 return
             try:
                 await call(keys, value)
@@ -114,9 +115,13 @@ async def measure(
                 trouble = f"{type(error).__name__}: {error}"
             else:
                 done += len(keys)
+                latencies.append(clock() - begun)
 
     await gatherResults([Deferred.fromCoroutine(worker()) for _ in range(in_flight)])
-    return Sample(done, clock() - started, failed, trouble)
+    seconds = clock() - started
+    latencies.sort()
+    p50_ms, p99_ms = quantile_ms(latencies, 0.5), quantile_ms(latencies, 0.99)
+    return Sample(done, seconds, failed, trouble, p50_ms, p99_ms)
 
 
 class Load:

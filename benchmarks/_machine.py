@@ -18,11 +18,22 @@ import kvtwist
 _HERE = Path(__file__).resolve().parent
 
 
-def facts() -> dict[str, str]:
-    """Name and value of each fact, in the order in which to show them."""
+_DIRECTORIES = ("--out", "--directory")
+_PROGRAMS = {
+    "go": (r"go([\d.]+)", "go", "version"),
+    "redis": (r"v=([\d.]+)", "redis-server", "--version"),
+    "etcd": (r"etcd Version: ([\d.]+)", "etcd", "--version"),
+}
+
+
+def facts(*programs: str) -> dict[str, str]:
+    """Name and value of each fact, in the order in which to show them.
+
+    :param programs: whose versions belong to them: ``go``, ``redis``, ``etcd``.
+    """
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": _command(),
         "kvtwist": f"{kvtwist.__version__} {_commit()}".strip(),
         "cpu": _cpu(),
         "cores": str(os.cpu_count()),
@@ -30,9 +41,22 @@ def facts() -> dict[str, str]:
         "kernel": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "twisted": twisted.__version__,
-        "go": _found(r"go([\d.]+)", "go", "version"),
-        "redis": _found(r"v=([\d.]+)", "redis-server", "--version"),
+        **{name: _found(*_PROGRAMS[name]) for name in programs},
     }
+
+
+def _command() -> str:
+    """What was typed, without directories: they say nothing to anybody else."""
+    words = ["python", f"benchmarks/{Path(sys.argv[0]).name}"]
+    is_directory = False
+    for word in sys.argv[1:]:
+        option, has_value, _ = word.partition("=")
+        names_directory = option in _DIRECTORIES
+        words.append(f"{option}=DIR" if names_directory and has_value else word)
+        if is_directory:
+            words[-1] = "DIR"
+        is_directory = names_directory and not has_value
+    return shlex.join(words)
 
 
 def _cpu() -> str:

@@ -13,8 +13,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
+from _nodes import Nodes
 from _processes import Generator, PeerFailed, Processes, free_ports
 from _workload import KEYS, KEYS_PER_BATCH, Cell, Sample, keys
 
@@ -36,7 +37,8 @@ TITLES = {
 OURS = ("kvtwist", "kvtwist-many")
 
 _HERE = Path(__file__).resolve().parent
-_TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+# Build with the version that is there, and ask no network for another one.
+_GO = {"GOTOOLCHAIN": "local", "GOFLAGS": ""}
 
 
 class Missing(Exception):
@@ -133,7 +135,7 @@ class RedisPeer:
             "-n": requests,
         }
         words = [str(word) for option in options.items() for word in option]
-        output = _output_of(["redis-benchmark", *words, "--csv"], FILL_SECONDS_MAX)
+        output = output_of(["redis-benchmark", *words, "--csv"], FILL_SECONDS_MAX)
         rows = [row for row in csv.DictReader(output.splitlines()) if row.get("rps")]
         if len(rows) != 1:
             raise PeerFailed(f"redis-benchmark: {output.strip() or 'it said nothing'}")
@@ -142,12 +144,8 @@ class RedisPeer:
 
 def start_kvtwist(processes: Processes) -> Peer:
     """Three nodes, in memory, one owner for each key; a client that connects to all."""
-    ports = free_ports(NODES)
-    peers = ",".join(f":{port}" for port in ports)
-    for number, port in enumerate(ports, start=1):
-        options = (f"--id=node-{number}", f"--addr=:{port}", f"--peers={peers}", "--memory")
-        processes.serve(f"node-{number}", (*_TWISTD, "-n", "kvnode", *options), port)
-    return GeneratorPeer(OURS, _python_generator(processes, "kvtwist", ports))
+    nodes = Nodes(processes, NODES, ("--memory",))
+    return GeneratorPeer(OURS, python_generator(processes, "kvtwist", nodes.ports))
 
 
 def start_amp(processes: Processes) -> Peer:
@@ -156,20 +154,16 @@ def start_amp(processes: Processes) -> Peer:
     for number, port in enumerate(ports, start=1):
         command = (sys.executable, str(_HERE / "_stock_amp_server.py"), str(port))
         processes.serve(f"amp-{number}", command, port)
-    return GeneratorPeer(("amp",), _python_generator(processes, "amp", ports))
+    return GeneratorPeer(("amp",), python_generator(processes, "amp", ports))
 
 
 def start_go(processes: Processes) -> Peer:
     """Three servers on Go's net/rpc, and its client; built first."""
-    if shutil.which("go") is None:
-        raise Missing("there is no `go`; install Go (Debian: golang-go)")
-    program = str(processes.directory / "gostore")
-    build = ("go", "build", "-buildvcs=false", "-o", program, ".")
-    _output_of(build, BUILD_SECONDS_MAX, directory=_HERE / "peers" / "gostore")
+    program = build_go(processes)
     ports = free_ports(NODES)
     for number, port in enumerate(ports, start=1):
         processes.serve(f"go-{number}", (program, "serve", str(port)), port)
-    command = (program, "load", _keys_file(processes), *map(str, ports))
+    command = (program, "load", "rpc", keys_file(processes), *map(str, ports))
     return GeneratorPeer(("go",), processes.generator("go-load", command))
 
 
@@ -185,7 +179,9 @@ def start_redis(processes: Processes) -> Peer:
     return RedisPeer(port)
 
 
-PEERS: Mapping[str, Callable[[Processes], Peer]] = {
+Start: TypeAlias = Callable[[Processes], Peer]
+
+PEERS: Mapping[str, Start] = {
     "amp": start_amp,
     "go": start_go,
     "redis": start_redis,
@@ -193,20 +189,45 @@ PEERS: Mapping[str, Callable[[Processes], Peer]] = {
 """All but kvtwist itself, which always takes part."""
 
 
-def _python_generator(processes: Processes, kind: str, ports: Sequence[int]) -> Generator:
+def python_generator(processes: Processes, kind: str, ports: Sequence[int]) -> Generator:
+    """`_load.py`, for a store of this kind."""
     script = str(_HERE / "_load.py")
-    command = (sys.executable, script, kind, _keys_file(processes), *map(str, ports))
+    command = (sys.executable, script, kind, keys_file(processes), *map(str, ports))
     return processes.generator(f"{kind}-load", command)
 
 
-def _keys_file(processes: Processes) -> str:
+def keys_file(processes: Processes) -> str:
+    """A file with all keys, for a load generator."""
     path = processes.directory / "keys"
     path.write_bytes(b"\n".join(keys()))
     return str(path)
 
 
-def _output_of(command: Sequence[str], seconds: float, directory: Path | None = None) -> str:
+def build_go(
+    processes: Processes, arguments: Sequence[str] = (), environment: Mapping[str, str] = _GO
+) -> str:
+    """The path of `peers/gostore`, built.
+
+    :raises Missing: when there is no Go.
+    :raises PeerFailed: when it cannot be built.
+    """
+    if shutil.which("go") is None:
+        raise Missing("there is no `go`; install Go (Debian: golang-go)")
+    program = str(processes.directory / "-".join(("gostore", *arguments)).replace("--", "-"))
+    build = ("go", "build", "-buildvcs=false", *arguments, "-o", program, ".")
+    output_of(build, BUILD_SECONDS_MAX, _HERE / "peers" / "gostore", environment)
+    return program
+
+
+def output_of(
+    command: Sequence[str],
+    seconds: float,
+    directory: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> str:
     """What a command prints.
+
+    :param environment: what is different in its environment.
 
     :raises PeerFailed: when it fails, or takes longer than *seconds*.
     """
@@ -218,8 +239,7 @@ def _output_of(command: Sequence[str], seconds: float, directory: Path | None = 
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=seconds,
-            # Go: build with the version that is there, and ask no network for another one.
-            env=os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": ""},
+            env=os.environ | dict(environment or {}),
             check=False,
         )
     except subprocess.TimeoutExpired:

@@ -1,21 +1,15 @@
-"""The picture: bars of operations per second, as SVG written by hand.
+"""Pictures: bars of operations per second, as SVG written by hand.
 
-A panel for each size of value and operation; in it a group for each number of requests in flight;
-in that a bar for each series. The scale is logarithmic, since the fastest is some hundred times as
-fast as the slowest, so every bar also says its figure.
+A picture has panels, a panel groups, a group a bar for each series. The scale is logarithmic, since
+the fastest may be some hundred times as fast as the slowest, so every bar also says its figure.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from xml.sax.saxutils import escape
-
-from _workload import OPERATIONS, Cell
-
-Speed = Callable[[str, Cell], float | None]
 
 _COLOURS = {
     "kvtwist": "#c2410c",
@@ -24,14 +18,35 @@ _COLOURS = {
     "go": "#0284c7",
     "redis": "#15803d",
     "redis-pipelined": "#86c79b",
+    "etcd": "#0284c7",
+    "etcd-leader": "#7dd3fc",
+    "pysyncobj": "#334155",
+    "pysyncobj-fast": "#64748b",
+    "pysyncobj-synced": "#a8b3c2",
+    "1": "#fdba74",
+    "3": "#c2410c",
+    "5": "#7c2d12",
 }
 _INK, _FAINT, _PAPER = "#1f2937", "#e2e8f0", "#ffffff"
 
 _PANEL_WIDTH, _PANEL_HEIGHT = 540, 220
 _LEFT, _TOP, _GAP_X, _GAP_Y, _BOTTOM = 64, 112, 56, 66, 16
 _GROUP_PADDING = 12
+_PANELS_BESIDE = 2
 _HEADROOM = 1.8
 """The top of the axis over the largest value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A part of a picture.
+
+    :ivar groups: what stands below each group of bars, and the values of its series: above 0, or
+        none where there is no figure.
+    """
+
+    title: str
+    groups: Mapping[str, Mapping[str, float | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,41 +77,38 @@ class Scale:
         return [10**exponent for exponent in range(self.low, math.floor(self.high) + 1)]
 
 
-def draw(titles: Mapping[str, str], cells: Sequence[Cell], speed: Speed, footer: str) -> str:
+def draw(
+    title: str, subtitle: str, titles: Mapping[str, str], panels: Sequence[Panel], footer: str
+) -> str:
     """The whole picture, as an SVG document.
 
     :param titles: the series to show, and what to call them.
     :param footer: where and when it was measured.
     """
-    sizes = list(dict.fromkeys(cell.value_bytes for cell in cells))
-    speeds = [value for name in titles for cell in cells if (value := speed(name, cell))]
-    scale = Scale.around(speeds)
-    width = _LEFT + len(OPERATIONS) * (_PANEL_WIDTH + _GAP_X)
-    height = _TOP + len(sizes) * (_PANEL_HEIGHT + _GAP_Y) + _BOTTOM
+    values = [
+        value
+        for panel in panels
+        for group in panel.groups.values()
+        for name in titles
+        if (value := group.get(name))
+    ]
+    scale = Scale.around(values)
+    rows = math.ceil(len(panels) / _PANELS_BESIDE)
+    width = _LEFT + _PANELS_BESIDE * (_PANEL_WIDTH + _GAP_X)
+    height = _TOP + rows * (_PANEL_HEIGHT + _GAP_Y) + _BOTTOM
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"'
             f' viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif"'
-            f' font-size="12" fill="{_INK}" role="img" aria-label="{_TITLE}">',
+            f' font-size="12" fill="{_INK}" role="img" aria-label="{title}">',
             f'<rect width="{width}" height="{height}" fill="{_PAPER}"/>',
-            _text(_LEFT, 32, _TITLE, size=20, weight="bold"),
-            _text(_LEFT, 52, _SUBTITLE, size=13),
+            _text(_LEFT, 32, title, size=20, weight="bold"),
+            _text(_LEFT, 52, subtitle, size=13),
             *_legend(titles),
             *(
                 line
-                for row, size in enumerate(sizes)
-                for column, operation in enumerate(OPERATIONS)
-                for line in _panel(
-                    (
-                        _LEFT + column * (_PANEL_WIDTH + _GAP_X),
-                        _TOP + row * (_PANEL_HEIGHT + _GAP_Y),
-                    ),
-                    f"{operation}, {size:,}-byte values, op/s",
-                    [c for c in cells if (c.value_bytes, c.operation) == (size, operation)],
-                    list(titles),
-                    speed,
-                    scale,
-                )
+                for number, panel in enumerate(panels)
+                for line in _panel(_origin(number), panel, list(titles), scale)
             ),
             _text(_LEFT, height - 16, footer, size=11),
             "</svg>",
@@ -105,11 +117,9 @@ def draw(titles: Mapping[str, str], cells: Sequence[Cell], speed: Speed, footer:
     )
 
 
-_TITLE = "Operations per second: kvtwist beside its peers"
-_SUBTITLE = (
-    "One client and all servers on one machine, measured in turns; median. Logarithmic scale: "
-    "compare the figures, not the areas."
-)
+def _origin(number: int) -> tuple[int, int]:
+    row, column = divmod(number, _PANELS_BESIDE)
+    return _LEFT + column * (_PANEL_WIDTH + _GAP_X), _TOP + row * (_PANEL_HEIGHT + _GAP_Y)
 
 
 def _legend(titles: Mapping[str, str]) -> Iterator[str]:
@@ -120,30 +130,25 @@ def _legend(titles: Mapping[str, str]) -> Iterator[str]:
 
 
 def _panel(
-    origin: tuple[int, int],
-    title: str,
-    cells: Sequence[Cell],
-    names: Sequence[str],
-    speed: Speed,
-    scale: Scale,
+    origin: tuple[int, int], panel: Panel, names: Sequence[str], scale: Scale
 ) -> Iterator[str]:
     left, top = origin
     bottom = top + _PANEL_HEIGHT
-    yield _text(left, top - 8, title, size=14, weight="bold")
+    yield _text(left, top - 8, panel.title, size=14, weight="bold")
     for tick in scale.ticks:
         y = bottom - scale.height(tick)
         yield f'<path d="M{left} {y:.1f}h{_PANEL_WIDTH}" stroke="{_FAINT}"/>'
         yield _text(left - 8, y + 4, _short(tick), anchor="end")
-    group_width = _PANEL_WIDTH / len(cells)
+    group_width = _PANEL_WIDTH / len(panel.groups)
     bar_width = (group_width - 2 * _GROUP_PADDING) / len(names)
-    for group, cell in zip(count(), cells):
-        start = left + group * group_width + _GROUP_PADDING
+    for at, (label, values) in enumerate(panel.groups.items()):
+        start = left + at * group_width + _GROUP_PADDING
         for index, name in enumerate(names):
-            if value := speed(name, cell):
+            if value := values.get(name):
                 x = start + index * bar_width
                 yield from _bar(name, x, bottom, bar_width, scale.height(value), value)
-        middle = left + (group + 0.5) * group_width
-        yield _text(middle, bottom + 18, f"{cell.in_flight} in flight", anchor="middle")
+        middle = left + (at + 0.5) * group_width
+        yield _text(middle, bottom + 18, label, anchor="middle")
     yield f'<path d="M{left} {bottom}h{_PANEL_WIDTH}" stroke="{_INK}"/>'
 
 

@@ -6,16 +6,18 @@ All of them end with the `ExitStack` that they were started in, whatever happens
 from __future__ import annotations
 
 import json
+import os
+import random
 import select
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, TypeAlias
 
 from _workload import Sample
 
@@ -23,6 +25,10 @@ START_SECONDS_MAX = 20.0
 STOP_SECONDS_MAX = 5.0
 ANSWER_SECONDS_MAX = 60.0
 """How much longer than it should take a measurement may take: requests that hang end by then."""
+_PORTS = range(20_000, 30_000)
+
+
+Process: TypeAlias = "subprocess.Popen[bytes]"
 
 
 class PeerFailed(Exception):
@@ -30,12 +36,21 @@ class PeerFailed(Exception):
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that nothing listens on just now."""
+    """Loopback ports that nothing listens on just now.
+
+    They are none of those that the kernel gives to connections that are dialled, so that a server
+    which is down for a while finds its port free again.
+    """
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        sockets: list[socket.socket] = []
+        for port in random.sample(_PORTS, len(_PORTS)):
+            one = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                one.bind(("127.0.0.1", port))
+                sockets.append(one)
+            if len(sockets) == count:
+                return [one.getsockname()[1] for one in sockets]
+    raise PeerFailed(f"fewer than {count} ports are free")
 
 
 class Processes:
@@ -45,30 +60,43 @@ class Processes:
         self.directory = directory
         self._stack = stack
 
-    def serve(self, name: str, command: Sequence[str], port: int) -> None:
+    def serve(self, name: str, command: Sequence[str], port: int) -> Process:
         """Start a server and wait until it accepts connections."""
-        process = self._start(name, command)
+        process = self.start(name, command)
         end = time.monotonic() + START_SECONDS_MAX
         while not _accepts(port):
             if process.poll() is not None or time.monotonic() > end:
                 raise PeerFailed(f"{name} did not start: {_last_line(self._log(name))}")
             time.sleep(0.02)
+        return process
 
-    def generator(self, name: str, command: Sequence[str]) -> Generator:
+    def generator(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> Generator:
         """Start a load generator."""
-        process = self._start(name, command, talks=True)
+        process = self.start(name, command, environment, talks=True)
         return Generator(name, process, self._log(name))
 
-    def _start(
-        self, name: str, command: Sequence[str], *, talks: bool = False
-    ) -> subprocess.Popen[bytes]:
-        log = self._stack.enter_context(self._log(name).open("wb"))
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        talks: bool = False,
+    ) -> Process:
+        """Start something. What has a name that was there before goes on with its log.
+
+        :param environment: what is different in its environment.
+        """
+        log = self._stack.enter_context(self._log(name).open("ab"))
         process = subprocess.Popen(
             command,
             cwd=self.directory,
             stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
             stdout=subprocess.PIPE if talks else log,
             stderr=log,
+            env=os.environ | dict(environment or {}),
         )
         self._stack.callback(_end, process)
         return process
@@ -80,9 +108,9 @@ class Processes:
 class Generator:
     """A process that measures: it reads a line for each measurement and answers with one."""
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, name: str, process: Process, log: Path) -> None:
         self.name = name
-        self._process = process
+        self.process = process
         self._log = log
 
     def measure(self, operation: str, value_bytes: int, in_flight: int, seconds: float) -> Sample:
@@ -91,7 +119,7 @@ class Generator:
         :raises PeerFailed: when no answer comes in time.
         """
         question = f"{operation} {value_bytes} {in_flight} {seconds}\n"
-        requests, answers = _pipes(self._process)
+        requests, answers = _pipes(self.process)
         try:
             requests.write(question.encode())
             requests.flush()
@@ -103,6 +131,21 @@ class Generator:
         if not answer:
             raise PeerFailed(f"{self.name} ended: {_last_line(self._log)}")
         return Sample(**json.loads(answer))
+
+
+def cpu_seconds(processes: Iterable[Process]) -> float:
+    """The processor time that they have taken since they were started, all threads together.
+
+    :raises PeerFailed: when one has ended.
+    """
+    ticks = 0
+    for process in processes:
+        try:
+            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            raise PeerFailed(f"process {process.pid} has ended") from None
+        ticks += int(fields[11]) + int(fields[12])  # utime and stime, of proc(5)
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -129,13 +172,13 @@ def _accepts(port: int) -> bool:
     return True
 
 
-def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+def _pipes(process: Process) -> tuple[IO[bytes], IO[bytes]]:
     assert process.stdin is not None
     assert process.stdout is not None
     return process.stdin, process.stdout
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: Process) -> None:
     """End it, politely at first. A generator also ends when nobody can ask it any more."""
     process.terminate()
     if process.stdin is not None:

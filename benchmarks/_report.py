@@ -9,23 +9,33 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from _peers import OURS, TITLES
-from _picture import draw
-from _workload import KEYS, KEYS_PER_BATCH, Cell, Plan, Sample
+from _picture import Panel, draw
+from _workload import KEYS, KEYS_PER_BATCH, OPERATIONS, Cell, Plan, Sample
 
 _ROW_WIDTH = 28
 _WIDTH = 17
+_HEADING = "Operations per second: kvtwist beside its peers"
+_SUBTITLE = (
+    "One client and all servers on one machine, measured in turns; median. Logarithmic scale: "
+    "compare the figures, not the areas."
+)
 
 
 @dataclass(slots=True)
 class Report:
     """The figures of one run.
 
+    :ivar name: of its files.
+    :ivar titles: every series there may be, as it is called in the table.
+    :ivar ours: the series that are kvtwist's.
     :ivar facts: about the machine and what was measured (`_machine.facts`).
     :ivar samples: of each series in each cell, one for every round that worked.
     :ivar absent: peers that did not take part, or stopped to, and why.
     """
 
+    name: str
+    titles: Mapping[str, str]
+    ours: Sequence[str]
     plan: Plan
     facts: Mapping[str, str]
     samples: dict[tuple[str, Cell], list[Sample]] = field(default_factory=dict)
@@ -33,9 +43,14 @@ class Report:
 
     @property
     def series(self) -> list[str]:
-        """The series that there are figures of, in the order of `TITLES`."""
+        """The series that there are figures of, in the order of *titles*."""
         measured = {name for name, _ in self.samples}
-        return [name for name in TITLES if name in measured]
+        return [name for name in self.titles if name in measured]
+
+    @property
+    def peers(self) -> list[str]:
+        """Those of them that are not kvtwist's."""
+        return [name for name in self.series if name not in self.ours]
 
     def per_second(self, series: str, cell: Cell) -> float | None:
         """The median over the rounds, if there is any figure."""
@@ -51,9 +66,9 @@ class Report:
         """Write table, JSON and picture; where they are."""
         directory.mkdir(parents=True, exist_ok=True)
         contents = {
-            "throughput.txt": self.text(),
-            "throughput.json": json.dumps(self.data(), indent=2) + "\n",
-            "throughput.svg": self.picture(),
+            f"{self.name}.txt": self.text(),
+            f"{self.name}.json": json.dumps(self.data(), indent=2) + "\n",
+            f"{self.name}.svg": self.picture(),
         }
         for name, content in contents.items():
             (directory / name).write_text(content, encoding="utf-8")
@@ -69,13 +84,17 @@ class Report:
     def _blocks(self, value_bytes: int) -> Iterator[str]:
         """For one size of value: the speeds, and each of ours over every peer."""
         title = f"{value_bytes:,}-byte values, op/s"
-        yield self._table(title, value_bytes, self.series, ",.0f", self.per_second)
-        peers = [series for series in self.series if series not in OURS]
-        for ours in OURS if peers else ():
-            title = f"{TITLES[ours]} / peer"
-            yield self._table(title, value_bytes, peers, ".2f", partial(self.ratio, ours))
+        yield self.table(title, value_bytes, self.series, ",.0f", self.per_second)
+        for ours in self.ours if self.peers else ():
+            title = f"{self.titles[ours]} / peer"
+            yield self.table(title, value_bytes, self.peers, ".2f", partial(self.ratio, ours))
+        yield from self.more_blocks(value_bytes)
 
-    def _table(
+    def more_blocks(self, value_bytes: int) -> Iterator[str]:
+        """What else there is to show for this size of value."""
+        yield from ()
+
+    def table(
         self,
         title: str,
         value_bytes: int,
@@ -84,7 +103,9 @@ class Report:
         figure: Callable[[str, Cell], float | None],
     ) -> str:
         """A row for each cell, a column for each series."""
-        lines = [title.ljust(_ROW_WIDTH) + "".join(TITLES[name].rjust(_WIDTH) for name in columns)]
+        lines = [
+            title.ljust(_ROW_WIDTH) + "".join(self.titles[name].rjust(_WIDTH) for name in columns)
+        ]
         for cell in self.plan.cells(value_bytes):
             row = f"{cell.in_flight:>5} in flight, {cell.operation}".ljust(_ROW_WIDTH)
             figures = (_number(figure(name, cell), form).rjust(_WIDTH) for name in columns)
@@ -92,12 +113,15 @@ class Report:
         return "\n".join(lines)
 
     def _notes(self) -> Iterator[str]:
-        batches = sorted({(cell.in_flight, cell.batches_in_flight) for cell in self._cells()})
-        calls = ", ".join(f"{count} for {in_flight}" for in_flight, count in batches)
-        yield (
+        note = (
             f"Median of {self.plan.rounds} rounds of {self.plan.seconds:g} s each, in turns; "
-            f"{KEYS:,} keys. Calls of {KEYS_PER_BATCH} keys in flight: {calls}."
+            f"{KEYS:,} keys."
         )
+        if any(name.endswith("-many") for name in self.series):
+            batches = sorted({(cell.in_flight, cell.batches_in_flight) for cell in self._cells()})
+            calls = ", ".join(f"{count} for {in_flight}" for in_flight, count in batches)
+            note += f" Calls of {KEYS_PER_BATCH} keys in flight: {calls}."
+        yield note
         spreads = self._spreads()
         yield (
             "Spread between rounds, (max - min) / median: "
@@ -109,7 +133,7 @@ class Report:
             if failed := sum(sample.failed for sample in samples):
                 where = f"{cell.operation}, {cell.value_bytes:,} bytes, {cell.in_flight} in flight"
                 error = next(sample.error for sample in samples if sample.error)
-                yield f"{failed:,} failed with {TITLES[series]} ({where}): {error}"
+                yield f"{failed:,} failed with {self.titles[series]} ({where}): {error}"
 
     def _spreads(self) -> list[float]:
         """For each figure, how far its rounds were apart."""
@@ -130,22 +154,22 @@ class Report:
             "seconds_per_measurement": self.plan.seconds,
             "keys": KEYS,
             "keys_per_batch": KEYS_PER_BATCH,
-            "series": {name: TITLES[name] for name in self.series},
+            "series": {name: self.titles[name] for name in self.series},
             "absent": self.absent,
-            "results": [self._result(cell) for cell in self._cells()],
+            "results": [self.result(cell) for cell in self._cells()],
         }
 
-    def _result(self, cell: Cell) -> dict[str, object]:
-        peers = [series for series in self.series if series not in OURS]
+    def result(self, cell: Cell) -> dict[str, object]:
+        """All about one row."""
         return {
             "operation": cell.operation,
             "value_bytes": cell.value_bytes,
             "in_flight": cell.in_flight,
             "batches_in_flight": cell.batches_in_flight,
-            "per_second": {name: _rounded(self.per_second(name, cell)) for name in self.series},
+            "per_second": {name: rounded(self.per_second(name, cell)) for name in self.series},
             "ratios": {
-                ours: {peer: _rounded(self.ratio(ours, peer, cell), 3) for peer in peers}
-                for ours in OURS
+                ours: {peer: rounded(self.ratio(ours, peer, cell), 3) for peer in self.peers}
+                for ours in self.ours
             },
             "rounds": {
                 name: [round(sample.per_second) for sample in self.samples.get((name, cell), ())]
@@ -160,17 +184,36 @@ class Report:
     def picture(self) -> str:
         """The speeds as bars, in SVG."""
         return draw(
-            {name: TITLES[name] for name in self.series},
-            self._cells(),
-            self.per_second,
-            footer=f"{self.facts['cpu']}, {self.facts['cores']} cores, {self.facts['kernel']}; "
-            f"kvtwist {self.facts['kvtwist']}; {self.facts['date']}",
+            _HEADING,
+            _SUBTITLE,
+            {name: self.titles[name] for name in self.series},
+            [self._panel(size, each) for size in self.plan.value_bytes for each in OPERATIONS],
+            footer=footer(self.facts),
         )
+
+    def _panel(self, value_bytes: int, operation: str) -> Panel:
+        cells = [one for one in self.plan.cells(value_bytes) if one.operation == operation]
+        groups = {
+            f"{cell.in_flight} in flight": {
+                name: self.per_second(name, cell) for name in self.series
+            }
+            for cell in cells
+        }
+        return Panel(f"{operation}, {value_bytes:,}-byte values, op/s", groups)
+
+
+def footer(facts: Mapping[str, str]) -> str:
+    """What a picture says of the machine."""
+    return (
+        f"{facts['cpu']}, {facts['cores']} cores, {facts['kernel']}; "
+        f"kvtwist {facts['kvtwist']}; {facts['date']}"
+    )
 
 
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _rounded(value: float | None, digits: int = 0) -> float | None:
+def rounded(value: float | None, digits: int = 0) -> float | None:
+    """To so many digits after the point; a whole number, by default."""
     return None if value is None else round(value, digits or None)

@@ -49,10 +49,12 @@ class Plan:
 
     :ivar rounds: how often each cell is measured for everybody; the median counts.
     :ivar seconds: the length of each of these measurements.
+    :ivar warm_up_rounds: how many rounds more there are, before them, that do not count.
     """
 
     rounds: int
     seconds: float
+    warm_up_rounds: int = 0
     value_bytes: tuple[int, ...] = (16, 100, 10_000)
     in_flight: tuple[int, ...] = (1, 64, 256)
 
@@ -73,14 +75,31 @@ class Sample:
     :ivar seconds: from the first request to the last answer.
     :ivar failed: operations that ended with an error; they are not counted above.
     :ivar error: the last of these errors.
+    :ivar p50_ms: how long half of the operations took at most; 0 where nobody looked.
+    :ivar p99_ms: how long 99 of 100 took at most.
+    :ivar servers_cpu_us: processor time of all servers, for each operation.
+    :ivar client_cpu_us: that of the load generator.
     """
 
     operations: int
     seconds: float
     failed: int = 0
     error: str = ""
+    p50_ms: float = 0.0
+    p99_ms: float = 0.0
+    servers_cpu_us: float = 0.0
+    client_cpu_us: float = 0.0
 
     @property
     def per_second(self) -> float:
         """Operations per second."""
         return self.operations / self.seconds
+
+
+def quantile_ms(latencies: list[float], share: float) -> float:
+    """How long that *share* of them took at most, in ms; 0 if there are none.
+
+    :param latencies: in seconds, sorted.
+    """
+    at = min(int(len(latencies) * share), len(latencies) - 1)
+    return latencies[at] * 1000 if latencies else 0.0

@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="of each measurement (0.5)")
     seconds = parser.parse_args().seconds
     for name, value in facts().items():
-        if name not in ("go", "redis", "twisted"):
+        if name != "twisted":
             print(f"{name:<12} {value}")
     print_proposals(seconds)
     print_idle()

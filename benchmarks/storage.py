@@ -84,7 +84,7 @@ def main() -> None:
 
 async def run(reactor: Any, arguments: argparse.Namespace) -> None:
     """All of it."""
-    about = {name: value for name, value in facts().items() if name not in ("go", "redis")}
+    about = facts()
     missing = absent()
     names = [name for name in ENGINES if name not in missing]
     samples: Samples = {}

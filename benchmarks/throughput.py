@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from _machine import facts
-from _peers import PEERS
+from _peers import OURS, PEERS, TITLES, start_kvtwist
 from _processes import PeerFailed, Processes, ended_by_signals
 from _report import Report
 from _run import Run, start_peers
@@ -31,7 +31,7 @@ def main() -> None:
     plan = QUICK if options.quick else FULL
     if options.seconds is not None:
         plan = replace(plan, seconds=options.seconds)
-    report = Report(plan, facts())
+    report = Report("throughput", TITLES, OURS, plan, facts("go", "redis"))
     try:
         measure(report, options.peer)
     except PeerFailed as reason:
@@ -45,7 +45,8 @@ def measure(report: Report, peers: list[str]) -> None:
     """Start everything, measure, end everything."""
     with ended_by_signals(), tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         processes = Processes(stack, Path(directory))
-        Run(report, start_peers(report, processes, peers)).measure_all()
+        others = {name: PEERS[name] for name in peers}
+        Run(report, start_peers(report, processes, start_kvtwist, others)).measure_all()
 
 
 def parse_options() -> argparse.Namespace:

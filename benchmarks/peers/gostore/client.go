@@ -13,15 +13,15 @@ type token struct {
 	connection *rpc.Client
 }
 
-// Client finds each key's node on a ring of its own, and keeps one connection to every node.
-type Client struct {
+// rpcClient finds each key's node on a ring of its own, and keeps one connection to every node.
+type rpcClient struct {
 	ring []token
 }
 
-// dial connects to nodes node-1, node-2, ... on the loopback ports given. Their tokens are those of
+// dialRPC connects to nodes node-1, node-2, ... on the loopback ports given. Their tokens are those of
 // kvtwist.core.ring.
-func dial(ports []string) (*Client, error) {
-	client := &Client{}
+func dialRPC(ports []string) (Client, error) {
+	client := &rpcClient{}
 	for number, port := range ports {
 		connection, err := rpc.Dial("tcp", "127.0.0.1:"+port)
 		if err != nil {
@@ -38,19 +38,19 @@ func dial(ports []string) (*Client, error) {
 	return client, nil
 }
 
-func (client *Client) put(key string, value []byte) error {
+func (client *rpcClient) put(key string, value []byte) error {
 	var isNew bool
 	return client.owner(key).Call("Store.Put", Pair{key, value}, &isNew)
 }
 
-func (client *Client) get(key string) ([]byte, error) {
+func (client *rpcClient) get(key string) ([]byte, error) {
 	var value []byte
 	err := client.owner(key).Call("Store.Get", key, &value)
 	return value, err
 }
 
 // owner is the node of the first token after the key's position, going round at the end.
-func (client *Client) owner(key string) *rpc.Client {
+func (client *rpcClient) owner(key string) *rpc.Client {
 	position := murmur3([]byte(key))
 	index := sort.Search(len(client.ring), func(i int) bool {
 		return client.ring[i].position > position

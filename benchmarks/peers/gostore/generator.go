@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"sort"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,16 +15,18 @@ type Sample struct {
 	Seconds    float64 `json:"seconds"`
 	Failed     int64   `json:"failed"`
 	Error      string  `json:"error"`
+	P50        float64 `json:"p50_ms"`
+	P99        float64 `json:"p99_ms"`
 }
 
 // Generator puts a store under load.
 type Generator struct {
-	client *Client
+	client Client
 	keys   []string
 	next   uint64 // index of the next key, for all measurements but fill; grows for ever
 }
 
-func newGenerator(client *Client, keys []string) *Generator {
+func newGenerator(client Client, keys []string) *Generator {
 	return &Generator{client: client, keys: keys}
 }
 
@@ -77,16 +80,17 @@ func measure(
 	var sample Sample
 	var mutex sync.Mutex
 	var workers sync.WaitGroup
+	var latencies []time.Duration
 	started := time.Now()
 	end := started.Add(time.Duration(seconds * float64(time.Second)))
 	for count := 0; count < inFlight; count++ {
 		workers.Add(1)
 		go func() {
 			defer workers.Done()
-			done, failed, trouble := work(call, draw, end)
+			took, failed, trouble := work(call, draw, end)
 			mutex.Lock()
 			defer mutex.Unlock()
-			sample.Operations += done
+			latencies = append(latencies, took...)
 			sample.Failed += failed
 			if trouble != "" {
 				sample.Error = trouble
@@ -95,23 +99,36 @@ func measure(
 	}
 	workers.Wait()
 	sample.Seconds = time.Since(started).Seconds()
+	sample.Operations = int64(len(latencies))
+	sort.Slice(latencies, func(i, j int) bool { return latencies[i] < latencies[j] })
+	sample.P50, sample.P99 = quantile(latencies, 0.5), quantile(latencies, 0.99)
 	return sample
 }
 
-// work is one of the callers.
+// quantile is how long that share of calls took at most, in ms; 0 if there are none.
+func quantile(latencies []time.Duration, share float64) float64 {
+	if len(latencies) == 0 {
+		return 0
+	}
+	index := int(float64(len(latencies)) * share)
+	return float64(latencies[index].Microseconds()) / 1000
+}
+
+// work is one of the callers; how long each call took that went well.
 func work(
 	call func(string) error, draw func() (string, bool), end time.Time,
-) (done, failed int64, trouble string) {
+) (took []time.Duration, failed int64, trouble string) {
 	for {
 		key, left := draw()
-		if !left || !time.Now().Before(end) {
-			return done, failed, trouble
+		begun := time.Now()
+		if !left || !begun.Before(end) {
+			return took, failed, trouble
 		}
 		if err := call(key); err != nil {
 			failed++
 			trouble = err.Error()
 			continue
 		}
-		done++
+		took = append(took, time.Since(begun))
 	}
 }

@@ -1,7 +1,8 @@
-// Command gostore is a key-value store on Go's net/rpc, and a load generator for it.
+// Command gostore is a key-value store on Go's net/rpc, and a load generator for it; built with
+// "-tags etcd" it is one for etcd too.
 //
 //	gostore serve PORT
-//	gostore load KEYS_FILE PORT...
+//	gostore load (rpc | etcd | etcd-leader) KEYS_FILE PORT...
 //
 // The generator reads lines "OPERATION VALUE_BYTES IN_FLIGHT SECONDS" and answers each with a line
 // of JSON, as benchmarks/_load.py does for Python. "fill" puts every key once.
@@ -24,14 +25,26 @@ func main() {
 	switch {
 	case len(os.Args) == 3 && os.Args[1] == "serve":
 		log.Fatal(serve(os.Args[2]))
-	case len(os.Args) > 3 && os.Args[1] == "load":
-		if err := load(os.Args[2], os.Args[3:]); err != nil {
+	case len(os.Args) > 4 && os.Args[1] == "load" && dials[os.Args[2]] != nil:
+		if err := load(dials[os.Args[2]], os.Args[3], os.Args[4:]); err != nil {
 			log.Fatal(err)
 		}
 	default:
-		log.Fatal("usage: gostore serve PORT | gostore load KEYS_FILE PORT...")
+		log.Fatal("usage: gostore serve PORT | gostore load KIND KEYS_FILE PORT...")
 	}
 }
+
+// Client is what is put under load.
+type Client interface {
+	put(key string, value []byte) error
+	get(key string) ([]byte, error)
+}
+
+// Dial connects to servers on the loopback ports given.
+type Dial func(ports []string) (Client, error)
+
+// dials has each kind of client that was built in.
+var dials = map[string]Dial{"rpc": dialRPC}
 
 // serve answers calls until the process is ended.
 func serve(port string) error {
@@ -47,7 +60,7 @@ func serve(port string) error {
 }
 
 // load answers questions until nobody asks any more.
-func load(keysFile string, ports []string) error {
+func load(dial Dial, keysFile string, ports []string) error {
 	content, err := os.ReadFile(keysFile)
 	if err != nil {
 		return err

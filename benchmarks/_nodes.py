@@ -1,0 +1,49 @@
+"""Nodes of kvtwist, each a process, which can be killed and started again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from _processes import Process, Processes, free_ports
+from kvtwist.tap import Options
+
+TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+
+
+class Nodes:
+    """The nodes of one cluster on loopback, ``node-1`` and so on.
+
+    What they keep is in the directory of *processes*.
+
+    :param options: of every node, as ``twistd kvnode`` has them.
+    :ivar ports: where they listen, in their order.
+    :ivar running: their processes.
+    """
+
+    def __init__(self, processes: Processes, count: int, options: Sequence[str]) -> None:
+        self._processes = processes
+        self.ports = free_ports(count)
+        known = {f"--{option[0]}" for option in Options.optParameters}
+        options = [each for each in options if each.partition("=")[0] in {*known, "--memory"}]
+        self._options = (f"--peers={','.join(self.addresses)}", *options)
+        self.running: list[Process] = []
+        for at, port in enumerate(self.ports):
+            self.running.append(processes.serve(self.name(at), self._command(at), port))
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where they listen, as ``--peers`` has it."""
+        return [f":{port}" for port in self.ports]
+
+    def name(self, at: int) -> str:
+        """The name of the node at this place."""
+        return f"node-{at + 1}"
+
+    def start_again(self, at: int) -> None:
+        """Start one whose process has ended; it need not listen yet."""
+        self.running[at] = self._processes.start(self.name(at), self._command(at))
+
+    def _command(self, at: int) -> tuple[str, ...]:
+        mine = (f"--id={self.name(at)}", f"--addr=:{self.ports[at]}")
+        return (*TWISTD, "-n", f"--pidfile={self.name(at)}.pid", "kvnode", *mine, *self._options)
