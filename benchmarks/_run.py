@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
+from _options import progress
 from _peers import Missing, Peer, Start
 from _processes import PeerFailed, Processes
 from _report import Report
@@ -80,9 +81,3 @@ class Run:
             raise reason
         self._peers.remove(peer)
         self._report.absent[peer.series[0]] = str(reason)
-
-
-def progress(text: str) -> None:
-    """Say where the run is, if somebody watches."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)

@@ -19,11 +19,11 @@ from statistics import median
 
 from _consensus_peers import OURS, PEERS, TITLES, start_kvtwist
 from _machine import facts
+from _options import RESULTS, seconds
 from _processes import PeerFailed, Processes, ended_by_signals
 from _report import Report, rounded
 from _run import Run, start_peers
 from _workload import Cell, Plan
-from throughput import RESULTS, seconds
 
 VALUE_BYTES = 100
 _ROW_WIDTH = 45

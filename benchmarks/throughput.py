@@ -15,14 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from _machine import facts
+from _options import RESULTS, seconds
 from _peers import OURS, PEERS, TITLES, start_kvtwist
 from _processes import PeerFailed, Processes, ended_by_signals
 from _report import Report
 from _run import Run, start_peers
 from _workload import FULL, QUICK
-
-RESULTS = Path(__file__).resolve().parent / "results"
-SECONDS_MIN, SECONDS_MAX = 0.05, 60.0
 
 
 def main() -> None:
@@ -64,17 +62,6 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="for the results")
     return parser.parse_args()
-
-
-def seconds(text: str) -> float:
-    """The length of a measurement, within reason.
-
-    :raises argparse.ArgumentTypeError: when it is not.
-    """
-    length = float(text)
-    if not SECONDS_MIN <= length <= SECONDS_MAX:
-        raise argparse.ArgumentTypeError(f"{SECONDS_MIN:g} to {SECONDS_MAX:g}, not {text}")
-    return length
 
 
 if __name__ == "__main__":

@@ -1,0 +1,80 @@
+"""What a cluster says of itself, and when it is in order again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.task import deferLater
+
+from _processes import PeerFailed
+from kvtwist.client import Client
+from kvtwist.core.address import parse_address
+from kvtwist.errors import KvtwistError
+from kvtwist.wire.commands import DescribeTopology
+
+SETTLED_SECONDS_MAX = 60.0
+BALANCED_SECONDS_MAX = 30.0
+"""How long to wait for owners to lead again, once all partitions have a leader."""
+LOOK_SECONDS = 0.2
+QUIET_SECONDS = 1.0
+"""For so long it has to look the same."""
+
+
+class Cluster:
+    """A cluster, seen from outside.
+
+    :ivar partitions: how many there are.
+    :ivar leaders: for each partition the number of the node that leads it, from 0.
+    """
+
+    def __init__(self, reactor: Any, client: Client, addresses: list[str]) -> None:
+        self._reactor = reactor
+        self._client = client
+        self._addresses = [parse_address(address) for address in addresses]
+        self.partitions = 0
+        self.leaders: list[int] = []
+
+    async def settled(self) -> bool:
+        """Wait until all nodes agree on who leads each partition, and that is its owner.
+
+        :returns: whether owners lead; if not, all partitions have a leader at least.
+        :raises PeerFailed: when that does not come in time.
+        """
+        now = self._reactor.seconds
+        began = since = now()
+        before: list[int] | None = None
+        while True:
+            owners, leaders = await self._look()
+            if leaders is None or leaders != before:
+                before, since = leaders, now()
+            waited_seconds = now() - began
+            if leaders is not None and now() - since >= QUIET_SECONDS:
+                is_balanced = leaders == owners
+                if is_balanced or waited_seconds > BALANCED_SECONDS_MAX:
+                    self.partitions, self.leaders = len(leaders), leaders
+                    return is_balanced
+            if waited_seconds > SETTLED_SECONDS_MAX:
+                raise PeerFailed(f"after {waited_seconds:.0f} s not all partitions have a leader")
+            await deferLater(self._reactor, LOOK_SECONDS, lambda: None)
+
+    async def _look(self) -> tuple[list[int], list[int] | None]:
+        """Who owns each partition, and who leads it: ``None`` if nodes are silent or disagree."""
+        owners: list[int] = []
+        found: list[int] | None = None
+        for address in self._addresses:
+            try:
+                answer = await self._client.ask(address, DescribeTopology, {})
+            except KvtwistError:
+                return [], None
+            places = [self._place(member["address"]) for member in answer["members"]]
+            owners = [places[row[0]] for row in answer["placement"]]
+            # Where a node does not say who leads, there is one replica, the owner's.
+            said = answer.get("leaders") or [row[0] + 1 for row in answer["placement"]]
+            leaders = [places[one - 1] if one else -1 for one in said]
+            if -1 in leaders or (found is not None and leaders != found):
+                return [], None
+            found = leaders
+        return owners, found
+
+    def _place(self, address: str) -> int:
+        return self._addresses.index(parse_address(address))
