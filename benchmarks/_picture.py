@@ -1,7 +1,7 @@
 """Pictures: bars of operations per second, as SVG written by hand.
 
-A picture has panels, a panel groups, a group a bar for each series. The scale is logarithmic, since
-the fastest may be some hundred times as fast as the slowest, so every bar also says its figure.
+A picture has panels, a panel groups, a group a bar for each series. The scale is logarithmic where
+the fastest may be some hundred times as fast as the slowest; every bar also says its figure.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ _LEFT, _TOP, _GAP_X, _GAP_Y, _BOTTOM = 64, 112, 56, 66, 16
 _GROUP_PADDING = 12
 _PANELS_BESIDE = 2
 _HEADROOM = 1.8
-"""The top of the axis over the largest value."""
+"""The top of a logarithmic axis over the largest value."""
+_LINEAR_HEADROOM = 1.15
+_TICKS_MAX = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +79,43 @@ class Scale:
         return [10**exponent for exponent in range(self.low, math.floor(self.high) + 1)]
 
 
+@dataclass(frozen=True, slots=True)
+class LinearScale:
+    """A linear axis upwards, from 0 to *high*."""
+
+    high: float
+
+    @classmethod
+    def around(cls, values: Sequence[float]) -> LinearScale:
+        """The axis that has room for all *values* and for a figure above the largest."""
+        return cls(max(values, default=10_000) * _LINEAR_HEADROOM)
+
+    def height(self, value: float) -> float:
+        """How far above the bottom *value* is, in pixels."""
+        return value / self.high * _PANEL_HEIGHT
+
+    @property
+    def ticks(self) -> list[int]:
+        """Some round numbers on it: 1, 2 or 5 times a power of ten apart."""
+        power = 10 ** math.floor(math.log10(self.high))
+        steps = (power / 5, power / 2, power, 2 * power)
+        step = next(each for each in steps if self.high / each <= _TICKS_MAX)
+        return [int(number * step) for number in range(int(self.high / step) + 1)]
+
+
 def draw(
-    title: str, subtitle: str, titles: Mapping[str, str], panels: Sequence[Panel], footer: str
+    title: str,
+    subtitle: str,
+    titles: Mapping[str, str],
+    panels: Sequence[Panel],
+    footer: str,
+    kind: type[Scale] | type[LinearScale] = Scale,
 ) -> str:
     """The whole picture, as an SVG document.
 
     :param titles: the series to show, and what to call them.
     :param footer: where and when it was measured.
+    :param kind: the scale, which is the same in all panels.
     """
     values = [
         value
@@ -92,7 +124,7 @@ def draw(
         for name in titles
         if (value := group.get(name))
     ]
-    scale = Scale.around(values)
+    scale = kind.around(values)
     rows = math.ceil(len(panels) / _PANELS_BESIDE)
     width = _LEFT + _PANELS_BESIDE * (_PANEL_WIDTH + _GAP_X)
     height = _TOP + rows * (_PANEL_HEIGHT + _GAP_Y) + _BOTTOM
@@ -130,7 +162,7 @@ def _legend(titles: Mapping[str, str]) -> Iterator[str]:
 
 
 def _panel(
-    origin: tuple[int, int], panel: Panel, names: Sequence[str], scale: Scale
+    origin: tuple[int, int], panel: Panel, names: Sequence[str], scale: Scale | LinearScale
 ) -> Iterator[str]:
     left, top = origin
     bottom = top + _PANEL_HEIGHT

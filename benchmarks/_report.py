@@ -14,7 +14,6 @@ from _workload import KEYS, KEYS_PER_BATCH, OPERATIONS, Cell, Plan, Sample
 
 _ROW_WIDTH = 28
 _WIDTH = 17
-_HEADING = "Operations per second: kvtwist beside its peers"
 _SUBTITLE = (
     "One client and all servers on one machine, measured in turns; median. Logarithmic scale: "
     "compare the figures, not the areas."
@@ -26,6 +25,7 @@ class Report:
     """The figures of one run.
 
     :ivar name: of its files.
+    :ivar heading: of its picture.
     :ivar titles: every series there may be, as it is called in the table.
     :ivar ours: the series that are kvtwist's.
     :ivar facts: about the machine and what was measured (`_machine.facts`).
@@ -34,6 +34,7 @@ class Report:
     """
 
     name: str
+    heading: str
     titles: Mapping[str, str]
     ours: Sequence[str]
     plan: Plan
@@ -184,7 +185,7 @@ class Report:
     def picture(self) -> str:
         """The speeds as bars, in SVG."""
         return draw(
-            _HEADING,
+            self.heading,
             _SUBTITLE,
             {name: self.titles[name] for name in self.series},
             [self._panel(size, each) for size in self.plan.value_bytes for each in OPERATIONS],

@@ -24,7 +24,7 @@ from _machine import facts
 from _nodes import Nodes
 from _options import RESULTS, progress, seconds
 from _peers import python_generator
-from _picture import Panel, draw
+from _picture import LinearScale, Panel, draw
 from _processes import PeerFailed, Processes, ended_by_signals
 from _report import footer
 from _workload import KEYS, OPERATIONS, Cell, Sample
@@ -38,7 +38,7 @@ _WIDTH = 14
 _TITLE = "Operations per second, by partitions and replicas"
 _SUBTITLE = (
     "One client and all nodes on one machine, on disk, a new cluster for each figure; median. "
-    "Logarithmic scale."
+    "Three nodes; five for five replicas."
 )
 
 
@@ -120,7 +120,7 @@ class Findings:
             for operation in OPERATIONS
         ]
         titles = {str(each): _title(each) for each in REPLICAS}
-        return draw(_TITLE, _SUBTITLE, titles, panels, footer(self.facts))
+        return draw(_TITLE, _SUBTITLE, titles, panels, footer(self.facts), LinearScale)
 
 
 def _title(replicas: int) -> str:

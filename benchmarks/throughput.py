@@ -22,6 +22,8 @@ from _report import Report
 from _run import Run, start_peers
 from _workload import FULL, QUICK
 
+HEADING = "Operations per second: kvtwist beside its peers"
+
 
 def main() -> None:
     """Measure, print the table, write it down."""
@@ -29,7 +31,7 @@ def main() -> None:
     plan = QUICK if options.quick else FULL
     if options.seconds is not None:
         plan = replace(plan, seconds=options.seconds)
-    report = Report("throughput", TITLES, OURS, plan, facts("go", "redis"))
+    report = Report("throughput", HEADING, TITLES, OURS, plan, facts("go", "redis"))
     try:
         measure(report, options.peer)
     except PeerFailed as reason:
