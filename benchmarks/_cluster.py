@@ -33,6 +33,7 @@ class Cluster:
         self._addresses = [parse_address(address) for address in addresses]
         self.partitions = 0
         self.leaders: list[int] = []
+        self._trouble = ""
 
     async def settled(self) -> bool:
         """Wait until all nodes agree on who leads each partition, and that is its owner.
@@ -54,7 +55,7 @@ class Cluster:
                     self.partitions, self.leaders = len(leaders), leaders
                     return is_balanced
             if waited_seconds > SETTLED_SECONDS_MAX:
-                raise PeerFailed(f"after {waited_seconds:.0f} s not all partitions have a leader")
+                raise PeerFailed(f"not in order after {waited_seconds:.0f} s: {self._trouble}")
             await deferLater(self._reactor, LOOK_SECONDS, lambda: None)
 
     async def _look(self) -> tuple[list[int], list[int] | None]:
@@ -64,14 +65,20 @@ class Cluster:
         for address in self._addresses:
             try:
                 answer = await self._client.ask(address, DescribeTopology, {})
-            except KvtwistError:
+            except KvtwistError as error:
+                self._trouble = str(error)
                 return [], None
             places = [self._place(member["address"]) for member in answer["members"]]
             owners = [places[row[0]] for row in answer["placement"]]
             # Where a node does not say who leads, there is one replica, the owner's.
             said = answer.get("leaders") or [row[0] + 1 for row in answer["placement"]]
             leaders = [places[one - 1] if one else -1 for one in said]
-            if -1 in leaders or (found is not None and leaders != found):
+            if -1 in leaders:
+                self._trouble = f"{address} knows no leader of {leaders.count(-1)} partitions"
+                return [], None
+            if found is not None and leaders != found:
+                differing = sum(mine != other for mine, other in zip(leaders, found, strict=True))
+                self._trouble = f"nodes disagree on who leads {differing} partitions"
                 return [], None
             found = leaders
         return owners, found

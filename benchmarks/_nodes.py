@@ -44,6 +44,10 @@ class Nodes:
         """Start one whose process has ended; it need not listen yet."""
         self.running[at] = self._processes.start(self.name(at), self._command(at))
 
+    def log_ends(self) -> str:
+        """The last lines of their logs."""
+        return "\n".join(map(self._processes.log_end, map(self.name, range(len(self.ports)))))
+
     def _command(self, at: int) -> tuple[str, ...]:
         mine = (f"--id={self.name(at)}", f"--addr=:{self.ports[at]}")
         return (*TWISTD, "-n", f"--pidfile={self.name(at)}.pid", "kvnode", *mine, *self._options)

@@ -101,6 +101,11 @@ class Processes:
         self._stack.callback(_end, process)
         return process
 
+    def log_end(self, name: str, lines: int = 5) -> str:
+        """The last lines of a log: what to show when something is wrong."""
+        written = self._log(name).read_text(errors="replace").splitlines()
+        return "\n".join(f"{name}: {line}" for line in written[-lines:])
+
     def _log(self, name: str) -> Path:
         return self.directory / f"{name}.log"
 

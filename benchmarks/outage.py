@@ -93,7 +93,8 @@ class Run:
         self.writers.late_seconds = 0.0
         try:
             for kind, count in counts.items():
-                self.outages[kind] = Outages()
+                if count:
+                    self.outages[kind] = Outages()
                 for number in range(count):
                     progress(f"{TITLES[kind]}, {number + 1} of {count}")
                     await self._outage(kind, self.outages[kind])
@@ -276,7 +277,7 @@ async def measure(
     try:
         await run.make({"killed": options.kills, "frozen": options.freezes})
     except (PeerFailed, KvtwistError) as reason:
-        trouble = f"kvtwist failed: {reason}"
+        trouble = f"{nodes.log_ends()}\nkvtwist failed: {reason}"
     await client.close()
     if not run.outages:
         sys.exit(trouble)
