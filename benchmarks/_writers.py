@@ -117,6 +117,11 @@ class Writers:
         self._calls.stop()
 
     @property
+    def waiting(self) -> int:
+        """How many partitions no write to which has been acknowledged yet."""
+        return sum(not writer.acknowledged for writer in self.each)
+
+    @property
     def under_way(self) -> int:
         """How many writes have not ended."""
         return sum(writer.under_way for writer in self.each)

@@ -89,9 +89,9 @@ class Run:
         partitions = self._cluster.partitions
         self.writers = Writers(self._reactor, self._client, partitions, self._every_seconds)
         self.writers.start()
-        await self._sleep(2.0)  # by then each partition has been written to
-        self.writers.late_seconds = 0.0
         try:
+            await self._written()
+            self.writers.late_seconds = 0.0
             for kind, count in counts.items():
                 if count:
                     self.outages[kind] = Outages()
@@ -103,6 +103,14 @@ class Run:
         progress("reading everything back")
         await self._read_back()
         progress("")
+
+    async def _written(self) -> None:
+        """Wait until each partition has been written to: gaps count from a write to the next."""
+        end = self._reactor.seconds() + DRAIN_SECONDS_MAX
+        while waiting := self.writers.waiting:
+            if self._reactor.seconds() > end:
+                raise PeerFailed(f"{waiting} partitions take no writes at all")
+            await self._sleep(0.1)
 
     async def _outage(self, kind: str, seen: Outages) -> None:
         leaders = self._cluster.leaders
