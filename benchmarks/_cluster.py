@@ -10,7 +10,8 @@ from _processes import PeerFailed
 from kvtwist.client import Client
 from kvtwist.core.address import parse_address
 from kvtwist.errors import KvtwistError
-from kvtwist.wire.commands import DescribeTopology
+from kvtwist.wire import commands
+from kvtwist.wire.codec import Values
 
 SETTLED_SECONDS_MAX = 60.0
 BALANCED_SECONDS_MAX = 30.0
@@ -18,6 +19,11 @@ BALANCED_SECONDS_MAX = 30.0
 LOOK_SECONDS = 0.2
 QUIET_SECONDS = 1.0
 """For so long it has to look the same."""
+ENTRIES_BEHIND_MAX = 100
+"""A follower has caught up if it is not further behind: there are always writes under way."""
+_REPLICAS_PER_ANSWER = 256
+_VOTER_THAT_IS_FOLLOWED, _IS_HEARD, _IS_SENT_ENTRIES = 3, 4, 1
+_DESCRIBE: Any = getattr(commands, "DescribeReplicas", None)  # until it is there
 
 
 class Cluster:
@@ -36,9 +42,10 @@ class Cluster:
         self._trouble = ""
 
     async def settled(self) -> bool:
-        """Wait until all nodes agree on who leads each partition, and that is its owner.
+        """Wait until all nodes agree on who leads each partition, that is its owner, and its
+        followers have caught up.
 
-        :returns: whether owners lead; if not, all partitions have a leader at least.
+        :returns: whether all of it is so; if not, all partitions have a leader at least.
         :raises PeerFailed: when that does not come in time.
         """
         now = self._reactor.seconds
@@ -50,7 +57,7 @@ class Cluster:
                 before, since = leaders, now()
             waited_seconds = now() - began
             if leaders is not None and now() - since >= QUIET_SECONDS:
-                is_balanced = leaders == owners
+                is_balanced = leaders == owners and not await self._replicas_behind()
                 if is_balanced or waited_seconds > BALANCED_SECONDS_MAX:
                     self.partitions, self.leaders = len(leaders), leaders
                     return is_balanced
@@ -64,7 +71,7 @@ class Cluster:
         found: list[int] | None = None
         for address in self._addresses:
             try:
-                answer = await self._client.ask(address, DescribeTopology, {})
+                answer = await self._client.ask(address, commands.DescribeTopology, {})
             except KvtwistError as error:
                 self._trouble = str(error)
                 return [], None
@@ -83,5 +90,40 @@ class Cluster:
             found = leaders
         return owners, found
 
+    async def _replicas_behind(self) -> int:
+        """How many replicas of partitions have not caught up with their leader."""
+        behind = 0
+        for address in self._addresses if _DESCRIBE else ():
+            first = 0
+            while True:
+                wanted = {"first": first, "count": _REPLICAS_PER_ANSWER}
+                try:
+                    answer = await self._client.ask(address, _DESCRIBE, wanted)
+                except KvtwistError:
+                    return len(self._addresses)
+                behind += _behind(answer)
+                if answer["following"] <= first:
+                    break
+                first = answer["following"]
+        return behind
+
     def _place(self, address: str) -> int:
         return self._addresses.index(parse_address(address))
+
+
+def _behind(answer: Values) -> int:
+    """How many are behind, by what the leaders of an answer to ``DescribeReplicas`` say."""
+    followers = zip(
+        answer["other_rows"],
+        answer["other_flags"],
+        answer["sendings"],
+        answer["match_indexes"],
+        strict=True,
+    )
+    return sum(
+        not flags & _IS_HEARD
+        or sending != _IS_SENT_ENTRIES
+        or answer["last_indexes"][row] - match > ENTRIES_BEHIND_MAX
+        for row, flags, sending, match in followers
+        if answer["group_partitions"][row] and flags & 3 == _VOTER_THAT_IS_FOLLOWED
+    )
