@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 
 from _processes import Process, Processes, free_ports
-from kvtwist.tap import Options
 
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 
@@ -24,8 +23,6 @@ class Nodes:
     def __init__(self, processes: Processes, count: int, options: Sequence[str]) -> None:
         self._processes = processes
         self.ports = free_ports(count)
-        if "'replicas'" not in str(Options.optParameters):  # until there is a --replicas
-            options = [each for each in options if not each.startswith("--replicas")]
         self._options = (f"--peers={','.join(self.addresses)}", *options)
         self.running: list[Process] = []
         for at, port in enumerate(self.ports):

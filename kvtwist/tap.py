@@ -26,7 +26,7 @@ from twisted.python import usage
 
 from kvtwist import __version__
 from kvtwist.core.address import DEFAULT_PORT, Address, parse_address, parse_addresses
-from kvtwist.core.topology import PARTITIONS_DEFAULT, Settings, check_name
+from kvtwist.core.topology import PARTITIONS_DEFAULT, REPLICAS_DEFAULT, Settings, check_name
 from kvtwist.errors import ConfigurationError, KvtwistError
 from kvtwist.node.limits import Limits
 from kvtwist.service import Node, NodeConfig
@@ -98,6 +98,13 @@ class Options(usage.Options):
             "Into how many partitions the ring is cut: a power of two, the same at every node.",
             _whole_number("partitions", 1),
         ],
+        [
+            "replicas",
+            None,
+            REPLICAS_DEFAULT,
+            "How many nodes keep each partition, or all if there are fewer; likewise.",
+            _whole_number("replicas", 1),
+        ],
         *(
             [
                 _option(setting.name),
@@ -156,7 +163,11 @@ class Options(usage.Options):
             listen=parse_address(self["addr"]),
             advertise=None if self["advertise"] is None else _dialable(self["advertise"]),
             founders=() if self["peers"] is None else parse_addresses(self["peers"]),
-            settings=Settings(partitions=self["partitions"], durable=not self["memory"]),
+            settings=Settings(
+                partitions=self["partitions"],
+                replicas=self["replicas"],
+                durable=not self["memory"],
+            ),
             data_dir=self._data_dir(),
             limits=Limits(**{each.name: self[_option(each.name)] for each in fields(Limits)}),
         )

@@ -77,6 +77,8 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["--partitions=-64"], ["--partitions=-64"]),
     (["--partitions=many"], ["--partitions=many", "whole number"]),
     (["--partitions=1e3"], ["--partitions=1e3", "whole number"]),
+    (["--replicas=0"], ["--replicas=0", "from 1 on"]),
+    (["--replicas=65"], ["--replicas=65", "1 to 64"]),
     (["--value-bytes-max=-1"], ["--value-bytes-max=-1"]),
     (["--value-bytes-max=0"], ["--value-bytes-max=0"]),
     # the form
@@ -196,6 +198,11 @@ class OptionsTests(TapTestCase):
         self.assertEqual(self.parse().settings.partitions, 64)
         self.assertEqual(self.parse("--partitions=4096").settings.partitions, 4096)
 
+    def test_replicas(self) -> None:
+        """A cluster would be founded that keeps other numbers of copies than were asked for."""
+        self.assertEqual(self.parse().settings.replicas, 3)
+        self.assertEqual(self.parse("--replicas=5").settings.replicas, 5)
+
     def test_limits(self) -> None:
         """A limit would be settable on paper only, or set another one."""
         self.assertEqual(self.parse().limits, Limits())
@@ -216,7 +223,13 @@ class OptionsTests(TapTestCase):
 
     def test_number_names_its_option(self) -> None:
         """One would have to guess which of many numbers cannot be read."""
-        for option in ("partitions", "key-bytes-max", "connections-max", "box-bytes-max"):
+        for option in (
+            "partitions",
+            "replicas",
+            "key-bytes-max",
+            "connections-max",
+            "box-bytes-max",
+        ):
             self.assertIn(option, self.mistake("--id=a", f"--{option}=x"))
 
     def test_numbers_of_other_alphabets(self) -> None:

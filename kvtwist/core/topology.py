@@ -79,7 +79,7 @@ class Settings:
                 f"--partitions={q} does not work: it is a power of two from 1 to {PARTITIONS_MAX}"
             )
         for name, number, most in (
-            ("replicas", self.replicas, REPLICAS_MAX),
+            ("--replicas", self.replicas, REPLICAS_MAX),
             ("tokens_per_member", self.tokens_per_member, TOKENS_PER_MEMBER_MAX),
         ):
             if not 1 <= number <= most:
