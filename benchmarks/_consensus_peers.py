@@ -40,6 +40,8 @@ TITLES = {
 }
 """Every series, as it is called in the table."""
 
+FILLS_MAX = 3
+
 _HERE = Path(__file__).resolve().parent
 _GOCODE = Path("/usr/share/gocode")
 """Where Debian has the sources of Go libraries."""
@@ -62,12 +64,14 @@ class ConsensusPeer:
         self._servers = servers
 
     def fill(self, value_bytes: int) -> None:
-        """Put every key once; the generator may read one of them again."""
+        """Put every key, all once more if that did not work for some: leaders may still change."""
         generator, _ = self._loads[self.series[0]]
-        sample = generator.measure("fill", value_bytes, FILL_IN_FLIGHT, FILL_SECONDS_MAX)
-        if sample.operations != KEYS:
-            filled = f"{sample.operations} of {KEYS} keys were put"
-            raise PeerFailed(f"{generator.name}: {filled}: {sample.error or 'too slow'}")
+        for _ in range(FILLS_MAX):
+            sample = generator.measure("fill", value_bytes, FILL_IN_FLIGHT, FILL_SECONDS_MAX)
+            if sample.operations == KEYS:
+                return
+        filled = f"{sample.operations} of {KEYS} keys were put"
+        raise PeerFailed(f"{generator.name}: {filled}: {sample.error or 'too slow'}")
 
     def measure(self, series: str, cell: Cell, seconds: float) -> Sample:
         """One measurement."""

@@ -23,6 +23,7 @@ from twisted.internet.endpoints import clientFromString, connectProtocol
 from twisted.internet.threads import deferToThread
 from twisted.protocols import amp
 
+from _cluster import Cluster
 from _workload import KEYS_PER_BATCH, Sample, quantile_ms
 from kvtwist.client import Client
 from kvtwist.core.ring import Ring
@@ -41,6 +42,7 @@ class Kvtwist:
     def __init__(self, reactor: Any, ports: Sequence[str]) -> None:
         peers = [f":{port}" for port in ports]
         self._client = client = Client(reactor, peers, timeout_seconds=REQUEST_SECONDS_MAX)
+        self._cluster = Cluster(reactor, client, peers)
         self.calls: Mapping[str, Call] = {
             "put": lambda keys, value: client.put(keys[0], value),
             "get": lambda keys, _: client.get(keys[0]),
@@ -49,7 +51,8 @@ class Kvtwist:
         }
 
     async def open(self) -> None:
-        """Nothing to do: the client connects when it needs to."""
+        """Wait until each partition is led by its owner; the client connects when it needs to."""
+        await self._cluster.settled()
 
     async def read(self, key: bytes) -> bytes | None:
         """The value of one key."""

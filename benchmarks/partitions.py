@@ -46,17 +46,19 @@ _SUBTITLE = (
 class Findings:
     """The figures of one run.
 
-    :ivar samples: by operation, partitions and replicas, one for each round.
+    :ivar samples: by operation, partitions and replicas, one for each round that worked.
+    :ivar troubles: clusters that did not work, and why.
     """
 
     facts: Mapping[str, str]
     options: argparse.Namespace
     samples: dict[tuple[str, int, int], list[Sample]] = field(default_factory=dict)
+    troubles: list[str] = field(default_factory=list)
 
-    def per_second(self, operation: str, partitions: int, replicas: int) -> float:
-        """The median of the rounds."""
-        samples = self.samples[operation, partitions, replicas]
-        return median(sample.per_second for sample in samples)
+    def per_second(self, operation: str, partitions: int, replicas: int) -> float | None:
+        """The median of the rounds, if there is any figure."""
+        samples = self.samples.get((operation, partitions, replicas))
+        return median(sample.per_second for sample in samples) if samples else None
 
     def lines(self) -> Iterator[str]:
         """For people."""
@@ -65,7 +67,10 @@ class Findings:
             yield f"{operation}, op/s".ljust(20) + "".join(each.rjust(_WIDTH) for each in titles)
             for partitions in PARTITIONS:
                 figures = (self.per_second(operation, partitions, each) for each in REPLICAS)
-                row = "".join(f"{figure:{_WIDTH},.0f}" for figure in figures)
+                row = "".join(
+                    ("-" if figure is None else f"{figure:,.0f}").rjust(_WIDTH)
+                    for figure in figures
+                )
                 yield f"{partitions:>5} partitions".ljust(20) + row
             yield ""
         yield (
@@ -78,6 +83,7 @@ class Findings:
         yield f"Spread between rounds, (max - min) / median: {spread:.0%} at the median."
         failed = sum(sample.failed for each in self.samples.values() for sample in each)
         yield from (f"{failed:,} operations failed" for _ in range(failed > 0))
+        yield from self.troubles
         yield from (f"{fact}: {value}" for fact, value in self.facts.items())
 
     def data(self) -> dict[str, object]:
@@ -89,13 +95,14 @@ class Findings:
             "seconds_per_measurement": self.options.seconds,
             "in_flight": self.options.in_flight,
             "value_bytes": VALUE_BYTES,
+            "troubles": self.troubles,
             "results": [
                 {
                     "operation": operation,
                     "partitions": partitions,
                     "replicas": replicas,
                     "nodes": NODES[replicas],
-                    "per_second": round(self.per_second(operation, partitions, replicas)),
+                    "per_second": round(median(sample.per_second for sample in samples)),
                     "rounds": [round(sample.per_second) for sample in samples],
                     "servers_cpu_us": [round(sample.servers_cpu_us, 1) for sample in samples],
                     "p99_ms": [round(sample.p99_ms, 3) for sample in samples],
@@ -131,10 +138,9 @@ def main() -> None:
     """Measure, print, write."""
     options = parse_options()
     findings = Findings(facts(), options)
-    try:
-        measure(findings, options)
-    except PeerFailed as reason:
-        sys.exit(f"kvtwist failed: {reason}")
+    measure(findings, options)
+    if not findings.samples:
+        sys.exit(f"kvtwist failed: {findings.troubles}")
     text = "\n".join(findings.lines())
     print(text)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -155,9 +161,15 @@ def measure(findings: Findings, options: argparse.Namespace) -> None:
         for number in range(options.rounds):
             first = number * len(configurations) // options.rounds
             for partitions, replicas in configurations[first:] + configurations[:first]:
-                where = f"round {number + 1} of {options.rounds}"
-                progress(f"{where}: {partitions} partitions, {_title(replicas)}")
-                for operation, sample in measured(partitions, replicas, options).items():
+                where = f"round {number + 1} of {options.rounds}, {partitions} partitions"
+                where += f", {_title(replicas)}"
+                progress(where)
+                try:
+                    samples = measured(partitions, replicas, options)
+                except PeerFailed as reason:
+                    findings.troubles.append(f"{where}: {reason}")
+                    continue
+                for operation, sample in samples.items():
                     key = operation, partitions, replicas
                     findings.samples.setdefault(key, []).append(sample)
     progress("")
