@@ -68,27 +68,31 @@ class Cluster:
     async def _look(self) -> tuple[list[int], list[int] | None]:
         """Who owns each partition, and who leads it: ``None`` if nodes are silent or disagree."""
         owners: list[int] = []
-        found: list[int] | None = None
-        for address in self._addresses:
+        found: dict[int, int] = {}
+        for node, address in enumerate(self._addresses):
             try:
                 answer = await self._client.ask(address, commands.DescribeTopology, {})
             except KvtwistError as error:
                 self._trouble = str(error)
                 return [], None
             places = [self._place(member["address"]) for member in answer["members"]]
-            owners = [places[row[0]] for row in answer["placement"]]
-            # Where a node does not say who leads, there is one replica, the owner's.
+            rows = [[places[one] for one in row] for row in answer["placement"]]
+            owners = [row[0] for row in rows]
+            # Where a node does not say who leads, it is the owner: a cluster in memory.
             said = answer.get("leaders") or [row[0] + 1 for row in answer["placement"]]
-            leaders = [places[one - 1] if one else -1 for one in said]
-            if -1 in leaders:
-                self._trouble = f"{address} knows no leader of {leaders.count(-1)} partitions"
+            leaders = [places[one - 1] if one else None for one in said]
+            # Of partitions that it has no replica of a node need not know anything.
+            held = {at: one for at, one in enumerate(leaders) if node in rows[at]}
+            unled = sum(one is None for one in held.values())
+            disputed = sum(found.get(at, one) != one for at, one in held.items())
+            if unled or disputed:
+                self._trouble = (
+                    f"{address} knows no leader of {unled} partitions, "
+                    f"and another one than others of {disputed}"
+                )
                 return [], None
-            if found is not None and leaders != found:
-                differing = sum(mine != other for mine, other in zip(leaders, found, strict=True))
-                self._trouble = f"nodes disagree on who leads {differing} partitions"
-                return [], None
-            found = leaders
-        return owners, found
+            found |= {at: one for at, one in held.items() if one is not None}
+        return owners, [found[at] for at in range(len(owners))]
 
     async def _replicas_behind(self) -> int:
         """How many replicas of partitions have not caught up with their leader."""
