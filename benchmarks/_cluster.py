@@ -23,7 +23,6 @@ ENTRIES_BEHIND_MAX = 100
 """A follower has caught up if it is not further behind: there are always writes under way."""
 _REPLICAS_PER_ANSWER = 256
 _VOTER_THAT_IS_FOLLOWED, _IS_HEARD, _IS_SENT_ENTRIES = 3, 4, 1
-_DESCRIBE: Any = getattr(commands, "DescribeReplicas", None)  # until it is there
 
 
 class Cluster:
@@ -97,12 +96,12 @@ class Cluster:
     async def _replicas_behind(self) -> int:
         """How many replicas of partitions have not caught up with their leader."""
         behind = 0
-        for address in self._addresses if _DESCRIBE else ():
+        for address in self._addresses:
             first = 0
             while True:
                 wanted = {"first": first, "count": _REPLICAS_PER_ANSWER}
                 try:
-                    answer = await self._client.ask(address, _DESCRIBE, wanted)
+                    answer = await self._client.ask(address, commands.DescribeReplicas, wanted)
                 except KvtwistError:
                     return len(self._addresses)
                 behind += _behind(answer)

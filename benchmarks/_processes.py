@@ -199,5 +199,7 @@ def _end(process: Process) -> None:
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    """What a process said last; of a Go program that panics, why."""
+    lines = [line.strip() for line in log.read_text(errors="replace").split("\n")]
+    panics = [line for line in lines if line.startswith(("panic:", "fatal error:"))]
+    return next(filter(None, [*panics, *reversed(lines)]), "it said nothing")
