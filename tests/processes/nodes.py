@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import signal
@@ -42,7 +43,10 @@ def free_ports_in_a_row(count: int) -> int:
 
 
 class Program:
-    """One running process; its output goes to a file, which can be read at any time."""
+    """One running process; its output goes to a file, which can be read at any time.
+
+    It ends with us at the latest, even when we are killed.
+    """
 
     def __init__(self, command: tuple[str, ...], directory: Path, name: str) -> None:
         self._output = directory / f"{name}.out"
@@ -54,7 +58,8 @@ class Program:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=_environment(),
-                preexec_fn=_hear_interrupts,
+                process_group=0,
+                preexec_fn=_prepare,
             )
 
     @property
@@ -66,6 +71,11 @@ class Program:
     def output(self) -> str:
         """What it has printed."""
         return self._output.read_text(errors="replace")
+
+    @property
+    def status(self) -> int | None:
+        """How it ended, negative for a signal; ``None``: it runs."""
+        return self._process.poll()
 
     def wait_for(self, pattern: str) -> str:
         """Wait until it has printed *pattern*; the line."""
@@ -93,6 +103,12 @@ class Program:
     def wait(self) -> int:
         """Wait for its end; the exit status."""
         return self._process.wait(SECONDS_MAX)
+
+    def ends_within(self, seconds: float) -> bool:
+        """Whether it does; waits for that."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self._process.returncode is not None
 
     def kill(self) -> None:
         """End it at once, if it still runs."""
@@ -155,9 +171,17 @@ class Processes:
         self._temporary.cleanup()
 
 
-def _hear_interrupts() -> None:
-    """As at a terminal: what a shell starts in the background inherits that SIGINT is ignored."""
+_PRCTL = getattr(ctypes.CDLL(None), "prctl", None)
+"""Linux has it."""
+_PR_SET_PDEATHSIG = 1
+
+
+def _prepare() -> None:
+    """In the new process. It hears SIGINT as at a terminal: what a shell starts in the background
+    inherits that it is ignored. And it is killed when we end, however that may be."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if _PRCTL is not None:
+        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _environment() -> dict[str, str]:
