@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/installed
 # A benchmark is a script; what scripts share starts with an underscore.
 BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
-.PHONY: help run test check bench fuzz simulate clean
+.PHONY: help run test check bench fuzz simulate chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,11 @@ fuzz: $(INSTALLED) ## feed the wire with damaged bytes for ten minutes
 SEEDS ?= 1000
 simulate: $(INSTALLED) ## run SEEDS simulations of a Raft group, each with other faults
 	$(BIN)/python -m tests.sim --seeds 0:$(SEEDS) $(if $(RESUME),--resume $(RESUME))
+
+# How long, and which schedule of faults: another one each time without SEED.
+SECONDS ?= 180
+chaos: $(INSTALLED) ## kill, freeze, restart and cut off real nodes under load; SECONDS, SEED
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 # The data of nodes started here (*.kvtwist/) stays: it is not ours to delete.
 clean: ## remove what the other targets made, the virtual environment too

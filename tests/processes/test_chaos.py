@@ -1,0 +1,87 @@
+"""Short campaigns of real nodes under real faults; `tests.chaos` has the long ones."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.processes.nodes import CHECKOUT
+
+SECONDS_MAX = 150.0
+PER_SECOND_MIN = 50
+"""Of 200 that are asked for: this may be a busy machine."""
+
+
+class ChaosTests(SynchronousTestCase):
+    """Three nodes, four clients."""
+
+    def run_campaign(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+        """A campaign's exit status and report."""
+        report = Path(self.mktemp()).absolute()
+        size = ("--nodes=3", "--clients=4", "--partitions=8", "--per-second=200", "--no-netns")
+        minimum = f"--per-second-min={PER_SECOND_MIN}"
+        command = (sys.executable, "-m", "tests.chaos", *size, minimum, f"--json={report}")
+        try:
+            done = subprocess.run(
+                (*command, *arguments),
+                cwd=CHECKOUT,
+                capture_output=True,
+                timeout=SECONDS_MAX,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            self.fail(f"it did not end: {error.output!r}")
+        self.said = (done.stdout + done.stderr).decode(errors="replace")
+        self.assertTrue(report.exists(), self.said)
+        said: dict[str, Any] = json.loads(report.read_text())
+        return done.returncode, said
+
+    def assert_passed(self, status: int, report: dict[str, Any]) -> None:
+        """It did, and that means something (X1)."""
+        self.assertEqual((status, report["verdict"]), (0, "PASSED"), self.said)
+        self.assertGreater(report["outcomes"]["answered"], PER_SECOND_MIN * report["seconds"])
+        self.assertIn(f"{sum(report['operations'].values()):,} operations", report["judged"])
+        self.assertRegex(report["remains"], r"^[1-9]\d* replicas, [1-9][\d,]* committed entries")
+
+    def test_short(self) -> None:
+        """Promises 1 and 2: leaders are killed, nodes frozen, all killed at once; no acknowledged
+        write is lost, no read is stale."""
+        faults = ("KILL_LEADER", "FREEZE_LEADER", "KILL_ALL")
+        status, report = self.run_campaign("--seconds=20", "--seed=3", "--faults", *faults)
+        self.assert_passed(status, report)
+        self.assertEqual(
+            {*report["faults"]},
+            {"kill -9 of a leader", "SIGSTOP of a leader", "kill -9 of all nodes"},
+        )
+
+    def test_nodes_that_keep_nothing(self) -> None:
+        """X2: what a node in memory loses when it is killed is found; else a campaign that passes
+        would say nothing."""
+        evidence = Path(self.mktemp()).absolute()
+        status, report = self.run_campaign(
+            "--memory", "--seconds=4", "--seed=1", "--faults", "KILL", f"--evidence={evidence}"
+        )
+        self.assertEqual((status, report["verdict"]), (1, "FAILED"), self.said)
+        self.assertIn("not linearizable", report["wrong"][0])
+        self.assertEqual(report["problems"], [])
+
+    def test_all_at_once(self) -> None:
+        """Promise 1: all nodes are killed; every acknowledged write is there."""
+        status, report = self.run_campaign("--seconds=6", "--seed=1", "--faults", "KILL_ALL")
+        self.assert_passed(status, report)
+        self.assertEqual(report["faults"], {"kill -9 of all nodes": 1})
+
+    def test_rolling_restart(self) -> None:
+        """T11: each node in turn is told to stop, and started again. No client sees an error, with
+        the retries that it makes by itself."""
+        status, report = self.run_campaign(
+            "--seconds=10", "--seed=1", "--faults", "RESTART_ROLLING"
+        )
+        self.assert_passed(status, report)
+        self.assertEqual(report["faults"], {"rolling restart": 1})
+        self.assertEqual(report["errors"], {}, self.said)
