@@ -22,6 +22,7 @@ from twisted.internet.task import deferLater
 from kvtwist.client.client import Client
 from kvtwist.core.ring import partition_of
 from kvtwist.errors import KvtwistError, ManyFailed, NotDone, OutcomeUnknown, VersionMismatch
+from tests.chaos.visitor import Visitor
 from tests.linearizability.history import ABSENT, Kind, Recorder
 
 REGISTERS, ERASED, COUNTERS = b"register", b"erased", b"counter"
@@ -37,6 +38,7 @@ _MIXES: dict[bytes, tuple[Kind, ...]] = {
     COUNTERS: (Kind.GET, *[Kind.INCREMENT] * 4),
 }
 """What is done to a key, by the first part of its name."""
+_VISITS_SHARE = 0.3
 _MANY_KEYS = 8
 _MANY_SECONDS = 1.0
 HAS_INCREMENTS = hasattr(Client, "increment")
@@ -131,6 +133,7 @@ class Worker:
         self._versions: dict[bytes, int] = {}
         order = random.sample(peers, len(peers))
         self._client = Client(reactor, order, chance=random.random)
+        self._visitor = Visitor(reactor, peers, random)
 
     async def run(self) -> None:
         """Work until `end`."""
@@ -145,6 +148,7 @@ class Worker:
     async def close(self) -> None:
         """Hang up."""
         await self._client.close()
+        await self._visitor.close()
 
     async def _lane(self, partition: int, keys: tuple[bytes, ...]) -> None:
         await self._pause(self._random.uniform(0, 1 / self._pace))
@@ -159,22 +163,23 @@ class Worker:
         history, begin = self._history, self._history.recorder.begin
         value, at = self._value(), history.clock()
         wanted = self._random.choice((ABSENT, *[self._versions.get(key, ABSENT)] * 4))
-        answer: Any
+        is_visit = kind is not Kind.INCREMENT and self._random.random() < _VISITS_SHARE
+        client = self._visitor if is_visit else self._client
+        lane += "v" if is_visit else ""
         try:
             match kind:
                 case Kind.GET:
                     ticket = begin(lane, kind, key, at=at)
-                    self._read(ticket, key, await self._client.get(key))
+                    self._read(ticket, key, await client.get(key))
                 case Kind.PUT:
                     ticket = begin(lane, kind, key, at=at, value=value)
-                    self._wrote(ticket, key, await self._client.put(key, value))
+                    self._wrote(ticket, key, await client.put(key, value))
                 case Kind.COMPARE_AND_SET:
                     ticket = begin(lane, kind, key, at=at, value=value, version=wanted)
-                    answer = await self._client.compare_and_set(key, value, wanted)
-                    self._wrote(ticket, key, answer)
+                    self._wrote(ticket, key, await client.compare_and_set(key, value, wanted))
                 case Kind.DELETE:
                     ticket = begin(lane, kind, key, at=at)
-                    is_done = await self._client.delete(key)
+                    is_done = await client.delete(key)
                     version = None if is_done else ABSENT
                     history.recorder.answered(
                         ticket, at=history.clock(), done=is_done, version=version
