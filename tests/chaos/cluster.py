@@ -13,7 +13,8 @@ from tests.processes.nodes import TWISTD, Program, free_ports
 
 _OWN_PORT = 8000
 _IN_SERVICE = re.compile(r" (is back in|founded|rejoined, with empty memory,) cluster ")
-_TROUBLE = re.compile(r"Traceback|Unhandled error|CRITICAL")
+_TROUBLE = re.compile(r"Traceback|Unhandled|#critical")
+_RAISED = re.compile(r"^\s*[\w.]+(Error|Exception|Full|Failed|Damaged)\b.*$", re.MULTILINE)
 
 
 class Cluster:
@@ -125,14 +126,18 @@ class Cluster:
         return wrong
 
     def troubles(self) -> list[str]:
-        """Lines in what the nodes have printed that no node should print."""
-        return [
-            f"node-{number}, life {life}: {line[:200]}"
-            for number, lives in self._lives.items()
-            for life, program in enumerate(lives, 1)
-            for line in program.output.splitlines()
-            if _TROUBLE.search(line)
-        ]
+        """What the nodes have printed that no node should: of each life how often, and the first."""
+        found = []
+        for number, lives in self._lives.items():
+            for life, program in enumerate(lives, 1):
+                said = program.output
+                first = _TROUBLE.search(said)
+                if first is not None:
+                    times = len(_TROUBLE.findall(said))
+                    raised = _RAISED.search(said, first.start())
+                    what = " ".join((raised or first).group().split())
+                    found.append(f"node-{number}, life {life}, {times} times: {what[:300]}")
+        return found
 
     def data_directories(self) -> list[Path]:
         """Of the nodes, in their order."""
