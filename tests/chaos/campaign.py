@@ -154,6 +154,7 @@ class Campaign:
         )
         report.answered_per_second = answered / max(1e-9, self._ended - self._began)
         report.errors = dict(self.history.errors)
+        report.visit_errors = dict(self.history.visit_errors)
         report.error_examples = dict(self.history.examples)
         happened = self._faults.happened
         report.faults = dict(Counter(each.fault.kind.value for each in happened))

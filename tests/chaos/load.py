@@ -78,16 +78,18 @@ class History:
     """What was done.
 
     :ivar recorder: each operation.
-    :ivar errors: what was not answered, by the name of the error.
+    :ivar errors: what clients were told that was no answer, by the name of the error.
+    :ivar visit_errors: what visitors were told; they never try again.
     :ivar examples: what the first error of each name said.
     """
 
     clock: Callable[[], float]
     recorder: Recorder = field(default_factory=Recorder)
     errors: Counter[str] = field(default_factory=Counter)
+    visit_errors: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
 
-    def failed(self, ticket: int, error: BaseException) -> None:
+    def failed(self, ticket: int, error: BaseException, *, is_visit: bool = False) -> None:
         """What an operation's error says about it."""
         at = self.clock()
         if isinstance(error, VersionMismatch):
@@ -96,7 +98,7 @@ class History:
             )
             return
         name = type(error).__name__
-        self.errors[name] += 1
+        (self.visit_errors if is_visit else self.errors)[name] += 1
         self.examples.setdefault(name, str(error))
         if isinstance(error, NotDone):
             self.recorder.not_done(ticket, at=at)
@@ -191,7 +193,7 @@ class Worker:
                     increment = self._client.increment  # type: ignore[attr-defined]
                     self._added(ticket, key, await increment(key, amount))
         except KvtwistError as error:
-            history.failed(ticket, error)
+            history.failed(ticket, error, is_visit=is_visit)
             if isinstance(error, VersionMismatch):
                 self._versions[key] = error.version
 

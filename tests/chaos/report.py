@@ -25,7 +25,7 @@ class Report:
     target. ``outages_seconds`` has each partition's longest, ``outages_in_good_times_seconds`` what
     of one was in good times (`outages`). ``stops_seconds`` and ``starts_seconds`` have each stop
     after SIGTERM, and each start until the node was part of the cluster. ``errors`` counts what
-    clients were told, by name. ``network``: why it was not cut, if so.
+    clients were told, by name, ``visit_errors`` what visitors were, who never try again. ``network``: why it was not cut, if so.
 
     ``problems`` is what the cluster or its clients did wrong, ``wrong`` what the history shows,
     ``too_little`` why the run has shown nothing (X1).
@@ -40,6 +40,7 @@ class Report:
     operations: dict[str, int] = field(default_factory=dict)
     answered_per_second: float = 0.0
     errors: dict[str, int] = field(default_factory=dict)
+    visit_errors: dict[str, int] = field(default_factory=dict)
     error_examples: dict[str, str] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
@@ -81,10 +82,9 @@ class Report:
             f"operations: {counts}; {self.answered_per_second:.0f} answered a second",
             *(f"  {name:<32} {count:>8,}" for name, count in sorted(self.operations.items())),
             "clients were told:" if self.errors else "clients were told of no error",
-            *(
-                f"  {count:>6,} {name}, first: {self.error_examples[name][:160]}"
-                for name, count in sorted(self.errors.items())
-            ),
+            *self._told(self.errors),
+            "visitors were told:" if self.visit_errors else "visitors were told of no error",
+            *self._told(self.visit_errors),
             f"faults: {sum(self.faults.values())}",
             *(f"  {count:>6,} {name}" for name, count in sorted(self.faults.items())),
             *(f"  {count:>6,} skipped: {name}" for name, count in sorted(self.skipped.items())),
@@ -102,6 +102,12 @@ class Report:
             self.verdict,
         ]
         return "\n".join(lines)
+
+    def _told(self, errors: dict[str, int]) -> list[str]:
+        return [
+            f"  {count:>6,} {name}, first: {self.error_examples[name][:160]}"
+            for name, count in sorted(errors.items())
+        ]
 
 
 def _spread(seconds: Sequence[float]) -> str:
