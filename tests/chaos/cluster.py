@@ -126,7 +126,7 @@ class Cluster:
         return wrong
 
     def troubles(self) -> list[str]:
-        """What the nodes have printed that no node should: of each life how often, and the first."""
+        """What nodes have printed and should not: of each life how often, and the first."""
         found = []
         for number, lives in self._lives.items():
             for life, program in enumerate(lives, 1):

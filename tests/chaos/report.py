@@ -25,7 +25,8 @@ class Report:
     target. ``outages_seconds`` has each partition's longest, ``outages_in_good_times_seconds`` what
     of one was in good times (`outages`). ``stops_seconds`` and ``starts_seconds`` have each stop
     after SIGTERM, and each start until the node was part of the cluster. ``errors`` counts what
-    clients were told, by name, ``visit_errors`` what visitors were, who never try again. ``network``: why it was not cut, if so.
+    clients were told, by name, ``visit_errors`` what visitors were, who never try again.
+    ``network``: why it was not cut, if so.
 
     ``problems`` is what the cluster or its clients did wrong, ``wrong`` what the history shows,
     ``too_little`` why the run has shown nothing (X1).
