@@ -15,7 +15,6 @@ import tempfile
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from tests.chaos.campaign import Campaign, Plan, run_to_end
 from tests.chaos.cluster import Cluster
@@ -58,7 +57,7 @@ def _arguments() -> argparse.Namespace:
         "--evidence",
         type=Path,
         metavar="DIR",
-        help="where a run that fails leaves logs, data and history",
+        help="leave logs, data and history there; a run that fails always leaves them somewhere",
     )
     parser.add_argument(
         "--judge", type=Path, metavar="FILE", help=f"judge the {FILE} of another run again, only"
@@ -75,7 +74,7 @@ def main() -> int:
         print(*(wrong or ["PASSED"]), sep="\n")
         return _STATUS["FAILED"] if wrong else 0
     seed = random.SystemRandom().randrange(1 << 32) if chosen.seed is None else chosen.seed
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupted)
     with ExitStack() as stack:
         network, why_not = _network(chosen, stack)
@@ -103,7 +102,6 @@ def main() -> int:
         if chosen.schedule:
             print(*schedule, sep="\n")
             return 0
-        print(f"seed {seed}: {len(schedule)} faults in {chosen.seconds:g} s", flush=True)
         report = _run(plan, network, chosen.evidence, stack)
     if chosen.json:
         chosen.json.write_text(json.dumps(report.as_json(), indent=2) + "\n")
@@ -134,7 +132,9 @@ def _run(plan: Plan, network: Network | None, evidence: Path | None, stack: Exit
     options = (f"--partitions={plan.partitions}", *plan.options)
     cluster = Cluster(plan.nodes, network, options)
     stack.callback(cluster.close)
+    print(f"data in {cluster.directory}", flush=True)
     cluster.found()
+    print(f"seed {plan.seed}: {len(plan.schedule)} faults in {plan.seconds:g} s", flush=True)
     campaign = Campaign(reactor, plan, cluster, network, partial(print, flush=True))
     try:
         run_to_end(reactor, campaign.run)
@@ -143,7 +143,7 @@ def _run(plan: Plan, network: Network | None, evidence: Path | None, stack: Exit
     except Exception:
         print(f"evidence: {_keep(cluster, campaign, evidence)}", flush=True)
         raise
-    if report.verdict == "FAILED":
+    if report.verdict == "FAILED" or evidence is not None:
         print(f"evidence: {_keep(cluster, campaign, evidence)}", flush=True)
     return report
 
@@ -157,9 +157,21 @@ def _keep(cluster: Cluster, campaign: Campaign, evidence: Path | None) -> Path:
     return evidence
 
 
-def _interrupted(number: int, _: object) -> NoReturn:
-    raise SystemExit(128 + number)
+def _interrupted(number: int, _: object) -> None:
+    """Everything is ended and removed on the way out.
+
+    A reactor that runs swallows what is raised here. (For SIGTERM and SIGINT it has its own way.)
+    """
+    from twisted.internet import reactor
+
+    if reactor.running:
+        reactor.callFromThread(reactor.stop)  # type: ignore[attr-defined]
+    else:
+        raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

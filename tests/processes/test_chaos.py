@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.processes.nodes import CHECKOUT
+from tests.processes.nodes import CHECKOUT, Processes
 
 SECONDS_MAX = 150.0
 PER_SECOND_MIN = 10
@@ -85,3 +88,34 @@ class ChaosTests(SynchronousTestCase):
         self.assert_passed(status, report)
         self.assertEqual(report["faults"], {"rolling restart": 1})
         self.assertEqual(report["errors"], {}, self.said)
+
+    def test_interrupted(self) -> None:
+        """Whoever ends a campaign, by Ctrl-C or by force, has no nodes and no data left of it."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            processes = Processes(nodes=0)
+            self.addCleanup(processes.close)
+            command = (sys.executable, "-m", "tests.chaos", "--no-netns", "--nodes=3")
+            campaign = processes.run(command, "campaign")
+            where = Path(campaign.wait_for("data in ").split()[-1])
+            campaign.wait_for("faults in")
+            pids = [int(path.read_text()) for path in where.glob("kvnode-*.pid")]
+            self.assertEqual(len(pids), 3)
+            campaign.signal(number)
+            campaign.wait()
+            self.assertEqual([pid for pid in pids if self.lives(pid)], [], number)
+            if number == signal.SIGKILL:
+                shutil.rmtree(where)
+            self.assertFalse(where.exists(), number)
+            processes.close()
+
+    def lives(self, pid: int) -> bool:
+        """Whether a process is still there in a while."""
+        for _ in range(100):
+            try:
+                state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            except (FileNotFoundError, ProcessLookupError):
+                return False
+            if state in "ZX":
+                return False
+            time.sleep(0.02)
+        return True

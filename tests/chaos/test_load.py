@@ -1,0 +1,76 @@
+"""The clients' part: what an error comes to in the history, and which keys there are."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvtwist.core.ring import partition_of
+from kvtwist.errors import (
+    KvtwistError,
+    NoAnswer,
+    NotDone,
+    NotLeader,
+    OutcomeUnknown,
+    StoreFailed,
+    Unavailable,
+    VersionMismatch,
+)
+from tests.chaos.load import COUNTERS, ERASED, HAS_INCREMENTS, REGISTERS, History, Keys
+from tests.linearizability.history import Answer, Kind, Operation, Outcome
+
+
+class ErrorTests(SynchronousTestCase):
+    """A write that is called not done and was done is a false alarm; one that is called unknown and
+    was not done hides a fault."""
+
+    def ended(self, error: KvtwistError) -> Operation:
+        """What becomes of a compare-and-set that fails so."""
+        self.history = History(lambda: 2.0)
+        ticket = self.history.recorder.begin(
+            "c", Kind.COMPARE_AND_SET, b"k", at=1.0, value=b"v", version=3
+        )
+        self.history.failed(ticket, error)
+        (operation,) = self.history.recorder.operations()
+        return operation
+
+    def test_not_done(self) -> None:
+        """Only what says so."""
+        for error in (NotDone("x"), Unavailable("x"), NotLeader("x")):
+            self.assertIs(self.ended(error).outcome, Outcome.NOT_DONE)
+            self.assertEqual(self.history.errors, {type(error).__name__: 1})
+
+    def test_unknown(self) -> None:
+        """C1: a missing answer is no answer."""
+        for error in (OutcomeUnknown("x"), NoAnswer("x")):
+            self.assertIs(self.ended(error).outcome, Outcome.UNKNOWN)
+
+    def test_a_condition_that_did_not_hold(self) -> None:
+        """It is a `NotDone`, and an answer: it has seen something, and must fit (C4)."""
+        operation = self.ended(VersionMismatch("x", version=7, value=b"w"))
+        self.assertEqual(operation.answer, Answer(False, 7, b"w"))
+        self.assertEqual(self.history.errors, {})
+
+    def test_others(self) -> None:
+        """An error that no client should see ends the run."""
+        self.assertRaises(StoreFailed, self.ended, StoreFailed("x"))
+
+    def test_visitors(self) -> None:
+        """They never try again: what they are told says nothing about what clients are."""
+        self.ended(Unavailable("x"))
+        ticket = self.history.recorder.begin("v", Kind.GET, b"k", at=1.0)
+        self.history.failed(ticket, Unavailable("x"), is_visit=True)
+        self.assertEqual(self.history.errors, {"Unavailable": 1})
+        self.assertEqual(self.history.visit_errors, {"Unavailable": 1})
+
+
+class KeyTests(SynchronousTestCase):
+    """The keys that are worked on."""
+
+    def test_of_each_partition(self) -> None:
+        """A partition without keys would be no part of the campaign."""
+        keys = Keys.of(8, 2)
+        kinds = [REGISTERS, REGISTERS, ERASED] + [COUNTERS] * HAS_INCREMENTS
+        for partition, those in enumerate(keys.by_partition):
+            self.assertEqual([key.partition(b"-")[0] for key in those], kinds)
+            self.assertEqual({partition_of(key, 8) for key in those}, {partition})
+        self.assertEqual(len({*keys.all}), 8 * len(kinds))
