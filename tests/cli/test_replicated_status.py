@@ -196,6 +196,56 @@ class StatusTests(ReplicatedTestCase):
         )
 
 
+class TruthTests(ReplicatedTestCase):
+    """What is said to be available is, and what is said not to be is not."""
+
+    def assert_true(self, code: int) -> list[bool]:
+        """Once everybody has noticed: where there is said to be a leader, it does what it is asked
+        itself, and else nobody does. Which partitions are available."""
+        self.cluster.run(6.0)
+        said = self.said(status, PEERS, True, code=code)["partition_list"]
+        topology = next(iter(self.cluster.nodes.values())).cluster.founded()
+        keys = {topology.partition_of(b"%d" % at): b"%d" % at for at in range(200)}
+        done: dict[int, set[str]] = {at: set() for at in range(PARTITIONS)}
+        client = self.cluster.client(*self.cluster.nodes, timeout_seconds=3.0)
+        for member in topology.members:
+            for at, key in keys.items():
+                put = {"key": key, "value": b"v", "forwarded": True, "timeout_ms": 2000}
+                asked = client.ask(member.address, commands.Put, put)
+                asked.addCallback(_note, done[at], member.name)
+                asked.addErrback(lambda failure: failure.trap(KvtwistError))
+        self.cluster.run(6.0)
+        for at, each in enumerate(said):
+            self.assertEqual(done[at], {each["leader"]} if each["available"] else set(), each)
+        return [each["available"] for each in said]
+
+    def test_crashes(self) -> None:
+        """One after the other, and back."""
+        self.assertTrue(all(self.assert_true(0)))
+        self.cluster.crash(1)
+        self.assertTrue(all(self.assert_true(0)))
+        self.cluster.crash(2)
+        self.assertFalse(any(self.assert_true(3)))
+        self.cluster.start_node(1)
+        self.assertTrue(all(self.assert_true(0)))
+
+    def test_cuts(self) -> None:
+        """A chain of three; then everybody alone, though each of them answers here."""
+        network = self.cluster.network
+        with network.cut(ip_of(1), ip_of(3)):
+            self.assertTrue(all(self.assert_true(0)))
+            with network.cut(ip_of(1), ip_of(2)), network.cut(ip_of(2), ip_of(3)):
+                self.assertFalse(any(self.assert_true(3)))
+        self.assertTrue(all(self.assert_true(0)))
+
+    def test_frozen(self) -> None:
+        """SIGSTOP, of one and of two."""
+        self.cluster.network.host(ip_of(3)).freeze()
+        self.assertTrue(all(self.assert_true(0)))
+        self.cluster.network.host(ip_of(1)).freeze()
+        self.assertFalse(any(self.assert_true(3)))
+
+
 class WhereTests(ReplicatedTestCase):
     """One partition."""
 
@@ -312,3 +362,7 @@ class LoneTests(ReplicatedTestCase):
         self.assertEqual([each["partition"] for each in said["partition_list"]], [*range(8)])
         self.assertEqual(said["nodes"][0]["condition"], "open")
         self.assertEqual((said["nodes"][0]["leads"], said["nodes"][0]["held"]), (8, 8))
+
+
+def _note(_: object, done: set[str], name: str) -> None:
+    done.add(name)

@@ -178,7 +178,7 @@ class MemberTests(StatusTestCase):
         self.cluster.start_node(3, founders=(address,), listen=address)
         self.cluster.run(3)
         row = " ".join(self.row(self.status("10.0.0.1:8001,10.0.0.3:8001", code=3), "node-3"))
-        self.assertIn("cluster", row)
+        self.assertIn("no: it belongs to another cluster, or to none yet", row)
 
     def test_unreadable_peers(self) -> None:
         """A typing error would be asked for in the network."""
