@@ -16,6 +16,10 @@
     |   +-- Overloaded          too much is in flight already: try again later
     |   +-- NotLeader           the node asked does not lead the partition, and may not forward
     |   +-- VersionMismatch     a condition on a version did not hold
+    |   +-- NotANumber          what was to be incremented is no decimal int64
+    |   |   +-- OutOfRange      the sum would be no int64
+    |   +-- SessionRefused      not carried out because of its session
+    |   +-- WrongGeneration     sent for another membership than the partition has
     |   +-- Refused             the request itself: sending it again will not help
     |       +-- TooLarge        over a limit, which it names
     |       +-- MalformedRequest    an argument is missing or cannot be read
@@ -24,6 +28,9 @@
     |   +-- NoAnswer            it was sent, and no answer came in time
     |   +-- NodeFault           the node failed while it carried the request out
     +-- ManyFailed              some keys of a ``get_many`` or ``put_many`` failed
+
+A `NotDone` that a node answers speaks of the one request. If the same write was sent before, which
+only a session allows, its sender weighs both (`kvtwist.client.sessions`).
 
 The three outcomes of a write are: an answer (done), `NotDone`, `OutcomeUnknown`.
 
@@ -134,13 +141,64 @@ class VersionMismatch(NotDone):
     Made by the client from an answer: what was seen may be larger than an AMP error can carry.
 
     :ivar version: the version seen; 0 when the key does not exist.
-    :ivar value: the value seen; ``None`` when the key does not exist.
+    :ivar value: the value seen; ``None`` when the key does not exist, and also when the answer had
+        to be asked for a second time: what was answered is kept, but not values.
     """
 
     def __init__(self, message: str = "", *, version: int = 0, value: bytes | None = None) -> None:
         super().__init__(message)
         self.version = version
         self.value = value
+
+
+class NotANumber(NotDone):
+    """What was to be incremented is not the shortest decimal form of an int64.
+
+    :ivar version: of what is there.
+    """
+
+    code = "NOT_A_NUMBER"
+    detail_names = ("version",)
+
+    def __init__(self, message: str = "", *, version: int = 0) -> None:
+        super().__init__(message)
+        self.version = version
+
+
+class OutOfRange(NotANumber):
+    """The sum would be no int64."""
+
+    code = "OUT_OF_RANGE"
+
+
+class SessionRefused(NotDone):
+    """A request was not carried out because of the session that it carries, or asks for.
+
+    :ivar reason: ``"unknown"`` (never opened, or expired), ``"below_mark"`` (the session has said
+        that this seq was answered), ``"beyond_window"`` (too far above its lowest unanswered seq),
+        ``"too_many_answers"`` (are kept, for all sessions together) or ``"too_many_sessions"``.
+    """
+
+    code = "SESSION_REFUSED"
+    detail_names = ("reason",)
+
+    def __init__(self, message: str = "", *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class WrongGeneration(NotDone):
+    """The partition's membership is another than the one that the request was sent for.
+
+    :ivar generation: the partition's own.
+    """
+
+    code = "WRONG_GENERATION"
+    detail_names = ("generation",)
+
+    def __init__(self, message: str = "", *, generation: int = 0) -> None:
+        super().__init__(message)
+        self.generation = generation
 
 
 class Refused(NotDone):

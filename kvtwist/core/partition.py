@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-REVISION_MAX = (1 << 63) - 1
-ABSENT = 0
-"""The version that a condition gives to a key that must not exist."""
+from kvtwist.core.state.operations import INT64_MAX, INT64_MIN, number_of
+from kvtwist.core.state.outcomes import Counted, NotANumber, OutOfRange
+from kvtwist.core.state.records import ABSENT, REVISION_MAX
+
+__all__ = ["ABSENT", "REVISION_MAX", "Conditional", "Partition", "Record"]
 
 
 class Record(NamedTuple):
@@ -81,6 +83,18 @@ class Partition:
         if (ABSENT if seen is None else seen.version) != version:
             return _not_done(seen)
         return Conditional(True, self.put(key, value), seen)
+
+    def increment(self, key: bytes, by: int) -> Counted | NotANumber | OutOfRange:
+        """Add *by* to the number under *key*; a missing key is 0. Else what is there stays."""
+        seen = self._records.get(key)
+        found = 0 if seen is None else number_of(seen.value)
+        if found is None:
+            assert seen is not None
+            return NotANumber(0, seen.version)
+        number = found + by
+        if not INT64_MIN <= number <= INT64_MAX:
+            return OutOfRange(0, ABSENT if seen is None else seen.version)
+        return Counted(self.put(key, b"%d" % number), number)
 
     def _next_revision(self) -> int:
         assert self.revision < REVISION_MAX, "the partition has no revisions left"

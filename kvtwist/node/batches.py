@@ -27,13 +27,14 @@ from kvtwist.errors import (
     TooLarge,
 )
 from kvtwist.node.limits import Limits
-from kvtwist.node.partitions import MemoryPartitions, Partitions
+from kvtwist.node.partitions import MemoryPartitions, Partitions, no_sessions
 from kvtwist.node.router import Router, check_keyspace
 from kvtwist.wire.again import may_be_sent_again
 from kvtwist.wire.applied import join_applied, pack_applied, unpack_applied
 from kvtwist.wire.commands import ANSWER_BYTES_MAX, Get, GetMany, Put, PutMany
 from kvtwist.wire.connection import Arguments, Connection, Responder
 from kvtwist.wire.failures import pack_failure, unpack_failure
+from kvtwist.wire.once import ONCE_BYTES
 
 
 class _Results:
@@ -139,6 +140,8 @@ class Batches:
         results = _Results(cluster_id, len(keys))
         partitions = self._all_here(mine, keys, values)
         memory = self._partitions
+        if isinstance(memory, MemoryPartitions) and arguments.get("onces") is not None:
+            raise no_sessions()
         if partitions is not None and isinstance(memory, MemoryPartitions):
             done = _apply(memory, results, partitions, keys, values)
             results.versions, results.values = done
@@ -244,8 +247,12 @@ class Batches:
         results: _Results,
     ) -> None:
         """One key that this node leads."""
-        values = arguments.get("values")
-        wanted = arguments | {"key": arguments["keys"][at], "value": values and values[at]}
+        values, onces = arguments.get("values"), arguments.get("onces")
+        wanted = arguments | {
+            "key": arguments["keys"][at],
+            "value": values and values[at],
+            "once": onces and onces[ONCE_BYTES * at : ONCE_BYTES * (at + 1)],
+        }
         try:
             applied = self._partitions.apply(number, _ALONE[command], wanted)
             if not isinstance(applied, dict):
@@ -329,14 +336,23 @@ def _values(command: type[amp.Command], arguments: Arguments) -> Sequence[bytes]
         raise MalformedRequest(
             f"{command.__name__}: {len(keys)} keys and {len(values)} values; each key needs a value"
         )
+    onces = arguments["onces"]
+    if onces is not None and len(onces) != ONCE_BYTES * len(keys):
+        raise MalformedRequest(
+            f"{command.__name__}: {len(keys)} keys and {len(onces)} bytes of onces; each key needs "
+            f"{ONCE_BYTES}"
+        )
     return values
 
 
 def _part(arguments: Arguments, places: Sequence[int]) -> Arguments:
     """The same request, for some of its keys."""
-    lists = {
+    lists: Arguments = {
         name: [arguments[name][at] for at in places]
         for name in ("keys", "values")
         if name in arguments
     }
+    if (onces := arguments.get("onces")) is not None:
+        each = [onces[ONCE_BYTES * at : ONCE_BYTES * (at + 1)] for at in places]
+        lists["onces"] = b"".join(each)
     return arguments | lists

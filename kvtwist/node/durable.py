@@ -152,8 +152,9 @@ class DurablePartitions:
             return replica.read(arguments["key"], arguments["keyspace"] or 0).addCallback(seen)
         if self._store.condition is not Condition.OPEN:
             raise DiskFull(f"{self._name} cannot write: {self._store.trouble}")
-        proposed = replica.propose(proposal(command, arguments, replica.generation))
-        return proposed.addCallback(lambda answer: answer_to(command, answer))
+        generation = replica.generation
+        proposed = replica.propose(proposal(command, arguments, generation))
+        return proposed.addCallback(lambda answer: answer_to(command, answer, generation))
 
     def begin(
         self, number: int, key: bytes, value: bytes | None, once: bytes | None, place: bytes

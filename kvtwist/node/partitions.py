@@ -12,9 +12,11 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.protocols import amp
 
 from kvtwist.core.partition import Conditional, Partition, Record
+from kvtwist.core.state.commands import NO_SESSION
 from kvtwist.core.topology import Topology
-from kvtwist.errors import KvtwistError, Refused
+from kvtwist.errors import KvtwistError, Refused, SessionRefused
 from kvtwist.node.description import EMPTY, Page, Standing
+from kvtwist.node.operations import counted_or_raise
 from kvtwist.node.outgoing import Outgoing
 from kvtwist.wire import commands
 from kvtwist.wire.boxes import VALUE_BYTES_MAX
@@ -144,6 +146,8 @@ class MemoryPartitions:
 
     def apply(self, number: int, command: type[amp.Command], arguments: Arguments) -> Arguments:
         """Carry *command* out in partition *number*; the answer to it."""
+        if arguments.get("once") is not None:
+            raise no_sessions()
         return OPERATIONS[command](self.partition(number), arguments)
 
     def begin(
@@ -188,6 +192,19 @@ def _compare_and_set(partition: Partition, arguments: Arguments) -> Arguments:
     return _conditional(partition.compare_and_set(key, value, version))
 
 
+def _increment(partition: Partition, arguments: Arguments) -> Arguments:
+    return counted_or_raise(partition.increment(arguments["key"], arguments["delta"]))
+
+
+def _open_session(partition: Partition, arguments: Arguments) -> Arguments:
+    return {"session": NO_SESSION, "generation": 0}
+
+
+def no_sessions() -> SessionRefused:
+    """The error for a write that carries a session here."""
+    return SessionRefused("a cluster in memory has no sessions: write without", reason="unknown")
+
+
 def _seen(record: Record | None) -> Arguments:
     if record is None:
         return {"version": 0, "value": None}
@@ -205,5 +222,7 @@ OPERATIONS: Mapping[type[amp.Command], Callable[[Partition, Arguments], Argument
     commands.Put: _put,
     commands.Delete: _delete,
     commands.CompareAndSet: _compare_and_set,
+    commands.Increment: _increment,
+    commands.OpenSession: _open_session,
 }
 """The commands on data."""

@@ -16,6 +16,7 @@ from twisted.protocols import amp
 from kvtwist.wire.boxes import VALUE_BYTES_MAX
 
 NATURAL_MAX = (1 << 63) - 1
+INT64_MIN = -NATURAL_MAX - 1
 _NATURAL_DIGITS_MAX = 19
 
 BLOBS_MAX = 1 << 20
@@ -44,6 +45,29 @@ def _checked_natural(number: int) -> int:
         raise TypeError(f"a whole number is needed here, not {type(number).__name__}")
     if not 0 <= number <= NATURAL_MAX:
         raise ValueError(f"{number} is not a whole number from 0 to 2^63 - 1")
+    return number
+
+
+class Int64(amp.Argument):
+    """A whole number from -2^63 to 2^63 - 1, in decimal digits."""
+
+    def fromString(self, inString: bytes) -> int:
+        """Read it; digits are counted first (T4)."""
+        digits = inString[1:] if inString[:1] == b"-" else inString
+        if not 1 <= len(digits) <= _NATURAL_DIGITS_MAX or not digits.isdigit():
+            raise ValueError("not a whole number from -2^63 to 2^63 - 1")
+        return _checked_int64(int(inString))
+
+    def toString(self, inObject: int) -> bytes:
+        """Write it."""
+        return b"%d" % _checked_int64(inObject)
+
+
+def _checked_int64(number: int) -> int:
+    if not isinstance(number, int):
+        raise TypeError(f"a whole number is needed here, not {type(number).__name__}")
+    if not INT64_MIN <= number <= NATURAL_MAX:
+        raise ValueError(f"{number} is not a whole number from -2^63 to 2^63 - 1")
     return number
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from twisted.protocols import amp
 
-from kvtwist.wire.arguments import Blob, Blobs, Natural, Numbers, joined, piece_name
+from kvtwist.wire.arguments import Blob, Blobs, Int64, Natural, Numbers, joined, piece_name
 from kvtwist.wire.boxes import (
     ANSWER,
     ASK,
@@ -159,7 +159,8 @@ def _field(wire_name: bytes, argument: amp.Argument) -> _Field:
         (Blob, _blob_writer, _blob_reader),
         (Blobs, _packed_writer, _packed_reader),
         (Numbers, _packed_writer, _packed_reader),
-        (Natural, _natural_writer, _natural_reader),
+        (Natural, _number_writer, _number_reader),
+        (Int64, _number_writer, _number_reader),
         (amp.Boolean, _boolean_writer, _boolean_reader),
     ):
         if type(argument) is kind:
@@ -226,7 +227,7 @@ def _packed_reader(wire_name: bytes, argument: Any) -> _Read:
     return lambda data, box: from_bytes(read_blob(data, box))
 
 
-def _natural_writer(wire_name: bytes, argument: amp.Argument) -> _Write:
+def _number_writer(wire_name: bytes, argument: amp.Argument) -> _Write:
     prefix = bytes((0, len(wire_name))) + wire_name
     to_string = argument.toString
 
@@ -237,7 +238,7 @@ def _natural_writer(wire_name: bytes, argument: amp.Argument) -> _Write:
     return write
 
 
-def _natural_reader(_: bytes, argument: amp.Argument) -> _Read:
+def _number_reader(_: bytes, argument: amp.Argument) -> _Read:
     from_string = argument.fromString
     return lambda data, _: from_string(data)
 

@@ -28,6 +28,22 @@ An answer may have no ``applied``, and has none when nothing was read or written
 
 ``leader`` in an answer about one key is the name of the member that the request was passed on to,
 since it leads the key's partition: it can be asked at once the next time.
+
+**Exactly once.** A write that is sent twice is carried out twice, so whoever gets no answer to one
+must not send it again; unless it carries ``once``, which names it: 32 bytes, four numbers of eight,
+big-endian: ``generation``, ``session``, ``seq``, and the lowest seq that is unanswered
+(`kvtwist.wire.once`). Session and generation are `OpenSession`'s answer for a key of the same
+partition; a session lives in one partition. The sender counts its writes there with ``seq``, one
+more for each. The partition carries each seq out once, and remembers what it has answered, so a
+write may be sent again with the seq that it has, and gets the same answer; only that a ``value``
+which was seen is not remembered: it is missing, though ``version`` is not 0. What the mark (the
+lowest unanswered seq) has passed is forgotten, and refused. No seq may be 1,024 or more above it.
+
+Refusals speak of the one request. ``SESSION_REFUSED`` with ``reason`` "unknown" (the session was
+idle for too long, or never opened): if no attempt before may have been carried out, open another
+session and give the write a seq of that; else its outcome is unknown. The same after "below_mark"
+and "beyond_window"; after "too_many_answers" later, with the same seq. ``WRONG_GENERATION``: send
+it again, with the same seq and the ``generation`` that the error names.
 """
 
 from __future__ import annotations
@@ -41,14 +57,18 @@ from kvtwist.errors import (
     HelloRefused,
     MalformedRequest,
     NodeFault,
+    NotANumber,
     NotLeader,
     OutcomeUnknown,
+    OutOfRange,
     Overloaded,
     Refused,
+    SessionRefused,
     TooLarge,
     Unavailable,
+    WrongGeneration,
 )
-from kvtwist.wire.arguments import Blob, Blobs, Natural, Numbers, Rows
+from kvtwist.wire.arguments import Blob, Blobs, Int64, Natural, Numbers, Rows
 
 PROTOCOL_VERSION = 1
 ANSWER_BYTES_MAX = 1 << 20
@@ -93,8 +113,11 @@ def _errors(*classes: type[Any]) -> _Errors:
     return {cls: cls.code.encode() for cls in classes}
 
 
+_ONCE: _Pairs = [(b"once", Blob(optional=True))]
+
 _ANY_ERRORS = _errors(MalformedRequest, TooLarge, Refused, Overloaded, NodeFault)
 _DATA_ERRORS = _ANY_ERRORS | _errors(Unavailable, DiskFull, NotLeader, OutcomeUnknown)
+_WRITE_ERRORS = _DATA_ERRORS | _errors(SessionRefused, WrongGeneration)
 
 
 class Hello(amp.Command):
@@ -304,9 +327,9 @@ class Put(amp.Command):
     The answer is its new ``version``.
     """
 
-    arguments: ClassVar[_Pairs] = [(b"key", Blob()), (b"value", Blob()), *_DATA]
+    arguments: ClassVar[_Pairs] = [(b"key", Blob()), (b"value", Blob()), *_ONCE, *_DATA]
     response: ClassVar[_Pairs] = [(b"version", Natural()), *_OF_ONE_KEY]
-    errors: ClassVar[_Errors] = _DATA_ERRORS
+    errors: ClassVar[_Errors] = _WRITE_ERRORS
 
 
 class Delete(amp.Command):
@@ -319,6 +342,7 @@ class Delete(amp.Command):
     arguments: ClassVar[_Pairs] = [
         (b"key", Blob()),
         (b"version", Natural(optional=True)),
+        *_ONCE,
         *_DATA,
     ]
     response: ClassVar[_Pairs] = [
@@ -327,7 +351,7 @@ class Delete(amp.Command):
         (b"value", Blob(optional=True)),
         *_OF_ONE_KEY,
     ]
-    errors: ClassVar[_Errors] = _DATA_ERRORS
+    errors: ClassVar[_Errors] = _WRITE_ERRORS
 
 
 class CompareAndSet(amp.Command):
@@ -341,6 +365,7 @@ class CompareAndSet(amp.Command):
         (b"key", Blob()),
         (b"value", Blob()),
         (b"version", Natural()),
+        *_ONCE,
         *_DATA,
     ]
     response: ClassVar[_Pairs] = [
@@ -349,7 +374,40 @@ class CompareAndSet(amp.Command):
         (b"value", Blob(optional=True)),
         *_OF_ONE_KEY,
     ]
-    errors: ClassVar[_Errors] = _DATA_ERRORS
+    errors: ClassVar[_Errors] = _WRITE_ERRORS
+
+
+class Increment(amp.Command):
+    """Add ``delta``, which may be negative, to the number under one ``key``; a missing key is 0.
+
+    Numbers are the shortest decimal form of whole ones from -2^63 to 2^63 - 1. The answer is the
+    new ``version`` and the ``total``, what the number is now. The errors ``NOT_A_NUMBER`` and
+    ``OUT_OF_RANGE`` (of the sum) say at which ``version`` what was there is, and stays.
+    """
+
+    arguments: ClassVar[_Pairs] = [(b"key", Blob()), (b"delta", Int64()), *_ONCE, *_DATA]
+    response: ClassVar[_Pairs] = [(b"version", Natural()), (b"total", Int64()), *_OF_ONE_KEY]
+    errors: ClassVar[_Errors] = _WRITE_ERRORS | _errors(NotANumber, OutOfRange)
+
+
+class OpenSession(amp.Command):
+    """Open a session in the partition that ``key`` belongs to, for writes that carry ``once``.
+
+    The answer has the number of the ``session``, and the ``generation`` of the partition; both go
+    into ``once``. The session ends when no write was sent in it for ``idle_ms``, at most a day. One
+    that was opened and is not used does no harm, so this may be sent again. A partition has 4,096
+    at most, else the error is ``SESSION_REFUSED`` with ``reason`` "too_many_sessions".
+
+    A cluster in memory has no sessions: it answers 0, and writes there go without ``once``.
+    """
+
+    arguments: ClassVar[_Pairs] = [(b"key", Blob()), (b"idle_ms", Natural()), *_DATA]
+    response: ClassVar[_Pairs] = [
+        (b"session", Natural()),
+        (b"generation", Natural()),
+        *_OF_ONE_KEY,
+    ]
+    errors: ClassVar[_Errors] = _WRITE_ERRORS
 
 
 class GetMany(amp.Command):
@@ -376,16 +434,22 @@ class PutMany(amp.Command):
     """Write many keys, each on its own: not atomic.
 
     There are as many ``values`` as ``keys``. The answer has as many ``versions`` and ``errors``, as
-    in `GetMany`; the version is 0 where there is an error.
+    in `GetMany`; the version is 0 where there is an error. ``onces``, if it is there, is the
+    ``once`` of each key, joined: 32 bytes for every one.
     """
 
-    arguments: ClassVar[_Pairs] = [(b"keys", Blobs()), (b"values", Blobs()), *_DATA]
+    arguments: ClassVar[_Pairs] = [
+        (b"keys", Blobs()),
+        (b"values", Blobs()),
+        (b"onces", Blob(optional=True)),
+        *_DATA,
+    ]
     response: ClassVar[_Pairs] = [
         (b"versions", Numbers()),
         (b"errors", Blobs(optional=True)),
         *_SEEN,
     ]
-    errors: ClassVar[_Errors] = _DATA_ERRORS
+    errors: ClassVar[_Errors] = _WRITE_ERRORS
 
 
 class OpenBackup(amp.Command):
@@ -510,6 +574,8 @@ COMMANDS: tuple[type[amp.Command], ...] = (
     Put,
     Delete,
     CompareAndSet,
+    Increment,
+    OpenSession,
     GetMany,
     PutMany,
     OpenBackup,
@@ -521,5 +587,5 @@ COMMANDS: tuple[type[amp.Command], ...] = (
 )
 """All of them."""
 
-WRITES: frozenset[type[amp.Command]] = frozenset((Put, Delete, CompareAndSet, PutMany))
-"""Those that change data: never sent twice once bytes have left."""
+WRITES: frozenset[type[amp.Command]] = frozenset((Put, Delete, CompareAndSet, Increment, PutMany))
+"""Those that change data: never sent twice once bytes have left, unless they carry ``once``."""

@@ -16,13 +16,17 @@ from kvtwist.errors import (
     KvtwistError,
     MalformedRequest,
     NodeFault,
+    NotANumber,
     NotLeader,
     OutcomeUnknown,
+    OutOfRange,
     Overloaded,
     Refused,
+    SessionRefused,
     TooLarge,
     Unavailable,
     UnknownCommand,
+    WrongGeneration,
 )
 
 DESCRIPTION_BYTES_MAX = 16384
@@ -32,13 +36,17 @@ CLASSES: tuple[type[KvtwistError], ...] = (
     HelloRefused,
     MalformedRequest,
     NodeFault,
+    NotANumber,
     NotLeader,
     OutcomeUnknown,
+    OutOfRange,
     Overloaded,
     Refused,
+    SessionRefused,
     TooLarge,
     Unavailable,
     UnknownCommand,
+    WrongGeneration,
 )
 _BY_CODE = {cls.code.encode(): cls for cls in CLASSES}
 

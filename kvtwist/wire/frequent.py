@@ -19,13 +19,12 @@ from typing import TypeAlias
 
 from kvtwist.wire.boxes import ANSWER, ASK, COMMAND
 from kvtwist.wire.commands import Get, Put
+from kvtwist.wire.once import ONCE_BYTES
 
 PAIRS_MAX = 6
 """As many pairs has the longest of these boxes."""
 APPLIED_BYTES = 26
 """The length of ``applied`` (`kvtwist.wire.commands`)."""
-ONCE_BYTES = 32
-"""The length of ``once`` (`kvtwist.wire.commands`)."""
 
 GET: bytes = Get.commandName
 PUT: bytes = Put.commandName

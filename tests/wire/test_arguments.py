@@ -15,9 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.wire.arguments import (
     BLOBS_MAX,
+    INT64_MIN,
     NATURAL_MAX,
     Blob,
     Blobs,
+    Int64,
     Natural,
     Numbers,
     Row,
@@ -138,6 +140,35 @@ class NaturalTests(SynchronousTestCase):
             return
         self.assertEqual(number, int(text))
         self.assertEqual(Natural().toString(number), text.lstrip(b"0") or b"0")
+
+
+class Int64Tests(SynchronousTestCase):
+    """Whole numbers that may be negative."""
+
+    def test_range(self) -> None:
+        """Else a counter, which may be any int64, cannot be said or changes on its way."""
+        for number in (INT64_MIN, INT64_MIN + 1, -10, -1, 0, 1, 10, NATURAL_MAX):
+            text = Int64().toString(number)
+            self.assertEqual(text, str(number).encode())
+            self.assertEqual(Int64().fromString(text), number)
+        self.assertEqual(INT64_MIN, -(2**63))
+
+    def test_out_of_range(self) -> None:
+        """Else a number that a log entry cannot hold gets as far as the log."""
+        for number in (INT64_MIN - 1, NATURAL_MAX + 1, 10**19, -(10**100)):
+            self.assertRaises(ValueError, Int64().toString, number)
+            self.assertRaises(ValueError, Int64().fromString, str(number).encode())
+
+    def test_only_digits(self) -> None:
+        """Else two implementations of the protocol read different numbers from the same bytes;
+        and T4: a malformed number costs nothing, and is answered as one."""
+        for text in (
+            b"", b"-", b"--1", b"1-", b" 1", b"- 1", b"+1", b"1_0", b"1.0", b"-0x1", b"\xb2",
+            b"-" + b"9" * 60_000,
+        ):  # fmt: skip
+            self.assertRaises(ValueError, Int64().fromString, text)
+        wrong: Any = "1"
+        self.assertRaises(TypeError, Int64().toString, wrong)
 
 
 class BlobTests(SynchronousTestCase):

@@ -13,7 +13,16 @@ from twisted.internet.testing import StringTransport
 from twisted.protocols import amp
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvtwist.wire.arguments import NATURAL_MAX, Blob, Blobs, Natural, Numbers, Rows
+from kvtwist.wire.arguments import (
+    INT64_MIN,
+    NATURAL_MAX,
+    Blob,
+    Blobs,
+    Int64,
+    Natural,
+    Numbers,
+    Rows,
+)
 from kvtwist.wire.boxes import ANSWER, ASK, COMMAND, Box, BoxReader, write_box
 from kvtwist.wire.codec import Codec, codec_of
 from kvtwist.wire.commands import COMMANDS, Delete, Get, GetMany, Hello, Put, Status
@@ -31,6 +40,7 @@ _small_rows = st.integers(1, 3).flatmap(
 )
 OF_TYPE: dict[type, Callable[[Any], st.SearchStrategy[Any]]] = {
     Natural: lambda _: st.integers(0, NATURAL_MAX),
+    Int64: lambda _: st.integers(INT64_MIN, NATURAL_MAX),
     Blob: lambda _: _blobs,
     Blobs: lambda _: st.lists(st.none() | _blobs, max_size=3),
     Numbers: lambda _: st.lists(st.integers(0, NATURAL_MAX), max_size=4).map(tuple),
@@ -294,7 +304,7 @@ class StreamTests(SynchronousTestCase):
             value = (b"%d." % size * size)[:size]
             get = {"version": 1, "value": value, "applied": None, "leader": None}
             put = {"key": value, "value": value, "trace": value} | dict.fromkeys(
-                ("keyspace", "timeout_ms", "forwarded")
+                ("once", "keyspace", "timeout_ms", "forwarded")
             )
             for cut in (lambda data: [data], pieces(1000), pieces(65_535), pieces(65_536)):
                 self.assert_understood(Get, "answers", [get, get], cut)
@@ -303,7 +313,7 @@ class StreamTests(SynchronousTestCase):
     def test_byte_by_byte(self) -> None:
         """The same, over the worst of networks."""
         said = {"key": b"k", "value": b"v" * 66_000, "trace": b""} | dict.fromkeys(
-            ("keyspace", "timeout_ms", "forwarded")
+            ("once", "keyspace", "timeout_ms", "forwarded")
         )
         small: dict[str, Any] = said | {"value": b"v", "forwarded": True, "timeout_ms": 1}
         self.assert_understood(Put, "requests", [small, small], pieces(1))
@@ -385,6 +395,7 @@ class StrangerTests(SynchronousTestCase):
 
 FINE: dict[type, Any] = {
     Natural: 1,
+    Int64: -1,
     Blob: b"v",
     Blobs: [b"v", None],
     Numbers: (1,),
@@ -398,6 +409,7 @@ FINE: dict[type, Any] = {
 
 WRONG: dict[type, list[Any]] = {
     Natural: [1.5, -1, 1 << 63, "1", b"1"],
+    Int64: [1.5, -(1 << 63) - 1, 1 << 63, "1", b"1"],
     Blob: ["text", 1, bytearray(b"k"), [b"k"]],
     Blobs: [["text"], [1], 1, b"k"],
     Numbers: [["1"], [1.5], [-1], [1 << 63], [1 << 64], 1],

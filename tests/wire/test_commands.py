@@ -21,7 +21,7 @@ from kvtwist.core.founding import View
 from kvtwist.core.topology import Member, Settings, Topology
 from kvtwist.errors import KvtwistError, Refused
 from kvtwist.wire import boxes, commands, failures
-from kvtwist.wire.arguments import Blob, Natural
+from kvtwist.wire.arguments import Blob, Int64, Natural
 from kvtwist.wire.commands import COMMANDS, WRITES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -36,6 +36,8 @@ ON_DATA = {
     commands.Put,
     commands.Delete,
     commands.CompareAndSet,
+    commands.Increment,
+    commands.OpenSession,
     commands.GetMany,
     commands.PutMany,
 }
@@ -168,11 +170,13 @@ class CommandTests(SynchronousTestCase):
                 "Status": [],
                 "DescribeReplicas": ["first", "count"],
                 "Get": ["key"],
-                "Put": ["key", "value"],
-                "Delete": ["key", "version"],
-                "CompareAndSet": ["key", "value", "version"],
+                "Put": ["key", "value", "once"],
+                "Delete": ["key", "version", "once"],
+                "CompareAndSet": ["key", "value", "version", "once"],
+                "Increment": ["key", "delta", "once"],
+                "OpenSession": ["key", "idle_ms"],
                 "GetMany": ["keys"],
-                "PutMany": ["keys", "values"],
+                "PutMany": ["keys", "values", "onces"],
                 "OpenBackup": ["partition"],
                 "ReadBackup": ["backup", "number"],
                 "CloseBackup": ["backup"],
@@ -217,6 +221,8 @@ class CommandTests(SynchronousTestCase):
                 "Put": ["version", "applied?", "leader?"],
                 "Delete": seen,
                 "CompareAndSet": seen,
+                "Increment": ["version", "total", "applied?", "leader?"],
+                "OpenSession": ["session", "generation", "applied?", "leader?"],
                 "GetMany": ["versions", "values", "errors?", "applied?"],
                 "PutMany": ["versions", "errors?", "applied?"],
                 "OpenBackup": ["backup", "applied_index", "key_count", "data_bytes"],
@@ -247,6 +253,8 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(needed[commands.Put], ["key", "value"])
         self.assertEqual(needed[commands.Delete], ["key"])
         self.assertEqual(needed[commands.CompareAndSet], ["key", "value", "version"])
+        self.assertEqual(needed[commands.Increment], ["key", "delta"])
+        self.assertEqual(needed[commands.OpenSession], ["key", "idle_ms"])
         self.assertEqual(needed[commands.GetMany], ["keys"])
         self.assertEqual(needed[commands.PutMany], ["keys", "values"])
         for command in (
@@ -265,7 +273,7 @@ class CommandTests(SynchronousTestCase):
     def test_numbers_and_bytes_are_bounded(self) -> None:
         """T4: ``amp.Integer`` reads 60,000 digits. T6: ``amp.Descriptor`` and the like let a peer
         into the process. ``amp.String`` breaks on a long key."""
-        harmless = (Natural, Blob, amp.Boolean, amp.Unicode, amp.ListOf, amp.AmpList)
+        harmless = (Natural, Int64, Blob, amp.Boolean, amp.Unicode, amp.ListOf, amp.AmpList)
         for command in COMMANDS:
             for name, kind in (*command.arguments, *command.response):
                 self.assertIsInstance(kind, harmless, f"{command.__name__}: {name!r}")
@@ -291,6 +299,9 @@ class CommandTests(SynchronousTestCase):
         for command in ON_DATA:
             codes = set(command.errors.values())
             self.assertLessEqual({b"UNAVAILABLE", b"NOT_LEADER", b"OUTCOME_UNKNOWN"}, codes)
+        for command in (*WRITES, commands.OpenSession):
+            codes = set(command.errors.values())
+            self.assertLessEqual({b"SESSION_REFUSED", b"WRONG_GENERATION"}, codes)
 
     def test_codes_are_unique(self) -> None:
         """Else "not carried out" is read as "may have been", or the other way round."""
@@ -307,22 +318,37 @@ class CommandTests(SynchronousTestCase):
                 "HelloRefused": "HELLO_REFUSED",
                 "MalformedRequest": "MALFORMED",
                 "NodeFault": "NODE_FAULT",
+                "NotANumber": "NOT_A_NUMBER",
                 "NotLeader": "NOT_LEADER",
+                "OutOfRange": "OUT_OF_RANGE",
                 "OutcomeUnknown": "OUTCOME_UNKNOWN",
                 "Overloaded": "OVERLOADED",
                 "Refused": "REFUSED",
+                "SessionRefused": "SESSION_REFUSED",
                 "TooLarge": "TOO_LARGE",
                 "Unavailable": "UNAVAILABLE",
                 "UnknownCommand": amp.UNHANDLED_ERROR_CODE.decode(),
+                "WrongGeneration": "WRONG_GENERATION",
             },
         )
 
     def test_writes(self) -> None:
         """Else a write that may have been done is sent again, or a read is not."""
         self.assertEqual(
-            WRITES, {commands.Put, commands.Delete, commands.CompareAndSet, commands.PutMany}
+            WRITES,
+            {
+                commands.Put,
+                commands.Delete,
+                commands.CompareAndSet,
+                commands.Increment,
+                commands.PutMany,
+            },
         )
         self.assertLess(WRITES, set(COMMANDS))
+        can_be_named = {
+            command for command in COMMANDS if {"once", "onces"} & {*names(command.arguments)}
+        }
+        self.assertEqual(can_be_named, WRITES)
 
     def test_imports_are_light(self) -> None:
         """Else a program that only wants the command classes gets a reactor installed behind its

@@ -18,16 +18,20 @@ from kvtwist.errors import (
     ManyFailed,
     NoAnswer,
     NodeFault,
+    NotANumber,
     NotDone,
     NotLeader,
     NotSent,
     OutcomeUnknown,
+    OutOfRange,
     Overloaded,
     Refused,
+    SessionRefused,
     TooLarge,
     Unavailable,
     UnknownCommand,
     VersionMismatch,
+    WrongGeneration,
 )
 from kvtwist.wire.failures import (
     CLASSES,
@@ -45,13 +49,17 @@ SAMPLES: tuple[KvtwistError, ...] = (
     HelloRefused("node-1 at a:1 belongs to cluster 1", reason="cluster"),
     MalformedRequest("Delete: version is missing"),
     NodeFault("the node failed at 'Put'; its log says why"),
+    NotANumber("what is there is no number", version=2**63 - 1),
     NotLeader("node-2 owns it", leader="node-2", epoch=2**63 - 1),
+    OutOfRange("the sum would be no int64", version=7),
     OutcomeUnknown("no answer within 1 s"),
     Overloaded("too much is in flight", setting="requests_in_flight_max", limit=7),
     Refused("keyspace 7 is not served"),
+    SessionRefused("there is no session 7", reason="unknown"),
     TooLarge("over value_bytes_max=9", setting="value_bytes_max", limit=9, actual=2**40),
     Unavailable("nobody is there", waiting_for=["node-1", "10.0.0.5:8001", "größer"]),
     UnknownCommand("there is no command 'Sing' here"),
+    WrongGeneration("it was sent for generation 1", generation=2),
 )
 
 texts = st.text(max_size=60).map(lambda text: " ".join(text.split()))

@@ -22,7 +22,8 @@ from kvtwist.wire.boxes import (
 )
 from kvtwist.wire.codec import codec_of
 from kvtwist.wire.commands import Get, Put
-from kvtwist.wire.frequent import APPLIED_BYTES, ONCE_BYTES
+from kvtwist.wire.frequent import APPLIED_BYTES
+from kvtwist.wire.once import ONCE_BYTES
 from tests.wire.loopback import WIDE_OPEN
 from tests.wire.properties import examples
 

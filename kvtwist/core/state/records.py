@@ -5,10 +5,11 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
-from kvtwist.core.partition import ABSENT, REVISION_MAX
 from kvtwist.core.state.fields import MalformedBytes, Reader, UnknownKind, checked_value, pack
 
-__all__ = ["ABSENT", "NEVER", "RECORD_FORMAT", "REVISION_MAX", "Record"]
+REVISION_MAX = (1 << 63) - 1
+ABSENT = 0
+"""The version that a condition gives to a key that must not exist."""
 
 NEVER = 0
 """The ``expires_at_ms`` of a record that stays."""

@@ -223,9 +223,9 @@ class SameAsPartitionTests(SynchronousTestCase):
     @given(
         st.lists(
             st.tuples(
-                st.sampled_from(["put", "delete", "compare_and_set"]),
+                st.sampled_from(["put", "delete", "compare_and_set", "increment"]),
                 st.sampled_from([b"a", b"b"]),
-                st.binary(max_size=1),
+                st.binary(max_size=1) | st.sampled_from([b"-7", b"07", b"%d" % INT64_MAX]),
                 st.integers(0, 9),
                 st.booleans(),
             )
@@ -247,6 +247,12 @@ class SameAsPartitionTests(SynchronousTestCase):
                     expected = Written((Unchanged(),))
                 else:
                     expected = conditional(done.done, done.version, seen and seen.value)
+            elif what == "increment":
+                by = version if is_free else -version
+                counted = partition.increment(key, by)
+                is_done = isinstance(counted, Counted)
+                expected = Written((counted,)) if is_done else NotWritten((counted,))
+                answer = machine.do(Increment(key, by))
             else:
                 done = partition.compare_and_set(key, value, version)
                 answer = machine.do(Put(key, value, version=version))
