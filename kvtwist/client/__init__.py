@@ -2,5 +2,6 @@
 
 from kvtwist.client.client import Client
 from kvtwist.core.partition import Record
+from kvtwist.core.state.outcomes import Counted
 
-__all__ = ["Client", "Record"]
+__all__ = ["Client", "Counted", "Record"]

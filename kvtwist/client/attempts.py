@@ -1,13 +1,15 @@
 """How a request is made: one attempt after another, while its nature and its time allow.
 
 The first attempt goes to the node that owns the key, if it is connected; later ones to whoever is
-reached, who forwards. Whether there is another is `kvtwist.wire.again`'s rule. A write is waited
-for as long as there is time, since it will not be sent again; a read's attempts are shorter.
+reached, who forwards, and to those last who have not answered. Whether there is another is
+`kvtwist.wire.again`'s rule; of a write that has a session, `kvtwist.client.sessions` knows what
+became of the attempts before. A write without one is waited for as long as there is time, since it
+will not be sent again; all other attempts are shorter, so that a node that is frozen costs one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import count
 from typing import Any, TypeVar
@@ -20,14 +22,28 @@ from twisted.python.failure import Failure
 from kvtwist.client.links import Links
 from kvtwist.client.owners import Owners
 from kvtwist.client.request import Request
+from kvtwist.client.sessions import IDLE_MS, Sessions, Ticket
 from kvtwist.client.table import Table
-from kvtwist.errors import KvtwistError, NotDone, NotLeader, NotSent, Overloaded, Unavailable
+from kvtwist.errors import (
+    KvtwistError,
+    NoAnswer,
+    NotDone,
+    NotLeader,
+    NotSent,
+    OutcomeUnknown,
+    Overloaded,
+    SessionRefused,
+    Unavailable,
+    WrongGeneration,
+)
 from kvtwist.wire import commands
 from kvtwist.wire.again import may_be_sent_again
 from kvtwist.wire.codec import Values
 from kvtwist.wire.link import Link
 
 ATTEMPT_SECONDS = 1.0
+SENT_BYTES_PER_SECOND = 1 << 20
+"""What is large may take longer, by as much as it takes to send it at this rate."""
 GRACE_SECONDS = 0.25
 """How much longer than it tells the node the client waits, so that the node's own, clearer error
 about a time that is up arrives first."""
@@ -61,6 +77,8 @@ class Attempts:
         self._seconds = seconds
         self._chance = chance
         self._timeout_seconds = timeout_seconds
+        self.sessions = Sessions(reactor, self._open_session, seconds)
+        owners.on_table = self._learned
 
     def deadline(self) -> float:
         """When the time of a request that begins now is up."""
@@ -72,15 +90,23 @@ class Attempts:
         arguments: Values,
         finish: Callable[[Values], _Result],
         deadline: float,
+        ticket: Ticket | None = None,
     ) -> Deferred[_Result]:
         """Send one request, again if need and nature allow, until its time is up.
 
         The first attempt, to an owner that is connected, is made without the coroutine that the
-        others run in. Most of `get` and `put` do not even come here (`kvtwist.client.request`).
+        others run in, unless it is a write that has, or needs, a session. Most of `get` and `put`
+        do not even come here (`kvtwist.client.request`).
+
+        :param ticket: of a write that was sent before, with others.
         """
         link = self._owners.connected(arguments["key"])
-        if link is None:
-            return Deferred.fromCoroutine(self._others(command, arguments, finish, deadline))
+        is_write = command in commands.WRITES
+        if link is None or (is_write and self.sessions.slots):
+            if is_write and ticket is None:
+                ticket = Ticket(self.sessions)
+            attempts = self._others(command, arguments, finish, deadline, ticket)
+            return Deferred.fromCoroutine(attempts)
         answer = self.one(link, command, arguments, deadline, ATTEMPT_SECONDS)
         result = answer.addCallback(finish)
         return result.addErrback(self._failed_once, command, arguments, finish, deadline)
@@ -91,10 +117,18 @@ class Attempts:
         :raises KvtwistError: *error*, if it is for good.
         """
         command = request.codec.command
-        trouble = self._weighed(command, error)
+        ticket = request.ticket(self.sessions)
+        try:
+            trouble = self._weighed(command, error, ticket)
+        except KvtwistError:
+            if ticket is not None:
+                ticket.end()
+            raise
         deadline = request.begun_seconds + self._timeout_seconds
         wanted, finish = request.arguments(), request.finish
-        return Deferred.fromCoroutine(self._others(command, wanted, finish, deadline, trouble))
+        silent = [self._owners.connected(request.key)] if isinstance(error, NoAnswer) else []
+        attempts = self._others(command, wanted, finish, deadline, ticket, trouble, silent)
+        return Deferred.fromCoroutine(attempts)
 
     def one(
         self,
@@ -106,12 +140,12 @@ class Attempts:
     ) -> Deferred[Values]:
         """One try.
 
-        :param patience_seconds: how long a read waits.
+        :param patience_seconds: how long it is waited for, if it may be sent again then.
         """
         seconds = deadline - self._seconds()
         if seconds <= 0 or self._links.is_stopped:
             return fail(NotSent("there was no time left to send it"))
-        if command not in commands.WRITES:
+        if command not in commands.WRITES or "once" in arguments or "onces" in arguments:
             seconds = min(seconds, patience_seconds)
         arguments["timeout_ms"] = whole_ms(seconds)
         return link.call(command, arguments, seconds + GRACE_SECONDS)
@@ -136,8 +170,12 @@ class Attempts:
         finish: Callable[[Values], _Result],
         deadline: float,
     ) -> Deferred[_Result]:
-        trouble = self._weighed(command, expected(failure))
-        return Deferred.fromCoroutine(self._others(command, arguments, finish, deadline, trouble))
+        error = expected(failure)
+        trouble = self._weighed(command, error)
+        silent = [self._owners.connected(arguments["key"])] if isinstance(error, NoAnswer) else []
+        ticket = Ticket(self.sessions) if command in commands.WRITES else None
+        attempts = self._others(command, arguments, finish, deadline, ticket, trouble, silent)
+        return Deferred.fromCoroutine(attempts)
 
     async def _others(
         self,
@@ -145,38 +183,72 @@ class Attempts:
         arguments: Values,
         finish: Callable[[Values], _Result],
         deadline: float,
+        ticket: Ticket | None = None,
         trouble: KvtwistError | None = None,
+        silent: Iterable[Link | None] = (),
     ) -> _Result:
         """The attempts after *trouble*; all of them, if there was none yet.
 
-        Each may take twice as long as the one before: a large value needs its time.
+        Each may take twice as long as the one before.
+
+        :param ticket: the write's; ``None``: it is none.
+        :param silent: who has not answered the attempts before.
         """
-        key = arguments["key"]
-        for attempt in count(0 if trouble is None else 1):
-            if trouble is not None:
-                await self._back_off(key, trouble, attempt, deadline)
-            left_seconds = deadline - self._seconds()
-            if left_seconds <= 0 or self._links.is_stopped:
-                raise self._in_time(trouble)
-            try:
-                link = await self._owners.link_for(key, min(left_seconds, ATTEMPT_SECONDS))
-                patience_seconds = ATTEMPT_SECONDS * 2**attempt
-                answer = await self.one(link, command, arguments, deadline, patience_seconds)
-                return finish(answer)
-            except KvtwistError as error:
-                trouble = self._weighed(command, error)
+        key, unheard = arguments["key"], {*silent}
+        try:
+            for attempt in count(0 if trouble is None else 1):
+                if trouble is not None:
+                    await self._back_off(key, trouble, attempt, deadline)
+                left_seconds = deadline - self._seconds()
+                if left_seconds <= 0 or self._links.is_stopped:
+                    raise self._in_time(trouble, ticket)
+                link: Link | None = None
+                try:
+                    seconds = min(left_seconds, ATTEMPT_SECONDS)
+                    table = self._owners.table or await self._owners.learn(seconds)
+                    if ticket is not None:
+                        partition = table.partition_of(key)
+                        arguments["once"] = await ticket.prepare(partition, key, deadline)
+                    link = await self._owners.link_for(key, seconds, unheard)
+                    patience_seconds = self._patience_seconds(arguments, attempt)
+                    answer = await self.one(link, command, arguments, deadline, patience_seconds)
+                    return finish(answer)
+                except KvtwistError as error:
+                    if isinstance(error, OutcomeUnknown):
+                        unheard.add(link)
+                    trouble = self._weighed(command, error, ticket)
+        finally:
+            if ticket is not None:
+                ticket.end()
         raise AssertionError("unreachable: counting never ends")
 
-    def _weighed(self, command: type[amp.Command], error: KvtwistError) -> KvtwistError:
+    def _patience_seconds(self, arguments: Values, attempt: int) -> float:
+        size_bytes = len(arguments.get("value", b""))
+        return ATTEMPT_SECONDS * 2.0**attempt + size_bytes / SENT_BYTES_PER_SECOND
+
+    def _weighed(
+        self, command: type[amp.Command], error: KvtwistError, ticket: Ticket | None = None
+    ) -> KvtwistError:
         """*error*, if the request may be sent again after it; else it is raised."""
-        if not may_be_sent_again(command, error):
+        if ticket is not None:
+            ticket.weighed(command, error)
+        elif not may_be_sent_again(command, error):
             raise error
         if isinstance(error, NotLeader):
             self._owners.forget()
         return error
 
-    def _in_time(self, trouble: KvtwistError | None) -> Unavailable:
+    def _open_session(self, key: bytes, deadline: float) -> Deferred[Values]:
+        wanted = {"key": key, "idle_ms": IDLE_MS}
+        return self.request(commands.OpenSession, wanted, lambda answer: answer, deadline)
+
+    def _learned(self, table: Table) -> None:
+        self.sessions.know(table.settings.partitions, table.settings.durable)
+
+    def _in_time(self, trouble: KvtwistError | None, ticket: Ticket | None = None) -> KvtwistError:
         """The error when there is no time for another attempt."""
+        if ticket is not None and ticket.is_unknown:
+            return OutcomeUnknown(f"it was sent, and its fate is unknown: {trouble}")
         if self._links.is_stopped:
             return Unavailable("the client is closed")
         if isinstance(trouble, Unavailable) and not isinstance(trouble, NotSent):
@@ -191,6 +263,8 @@ class Attempts:
     ) -> None:
         """Wait before another attempt: twice as long each time, with jitter. If it is this client
         that has too much in flight, until there is room."""
+        if attempt == 1 and isinstance(trouble, (SessionRefused, WrongGeneration)):
+            return  # it has been said what to do instead
         link = self._owners.connected(key)
         connection = link.connection if link is not None else None
         if isinstance(trouble, Overloaded) and connection is not None and connection.is_full:

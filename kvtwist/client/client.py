@@ -1,8 +1,10 @@
 """The public client.
 
 It learns from any node who has which partition, and sends each request straight to the node that
-owns its key. When that node cannot be reached it asks another one, which forwards. A request is
-sent again only while nothing can have been done yet, or when it is a read.
+owns its key. When that node cannot be reached it asks another one, which forwards. Reads are sent
+again, and so are writes to a cluster with disks, where each is carried out once however often it is
+sent (`kvtwist.client.sessions`); a write to a cluster in memory only while nothing can have been
+done yet.
 """
 
 from __future__ import annotations
@@ -22,18 +24,21 @@ from kvtwist.client.attempts import ATTEMPT_SECONDS, GRACE_SECONDS, Attempts, ex
 from kvtwist.client.links import Links
 from kvtwist.client.many import Many, each
 from kvtwist.client.owners import Owners
-from kvtwist.client.request import PutRequest, Request
+from kvtwist.client.request import OnceRequest, PutRequest, Request
 from kvtwist.client.table import Table
 from kvtwist.core.address import Address, parse_address, parse_addresses
 from kvtwist.core.partition import Record
+from kvtwist.core.ring import partition_of
+from kvtwist.core.state.outcomes import Counted
 from kvtwist.errors import KvtwistError, OutcomeUnknown, Unavailable
 from kvtwist.wire import commands
-from kvtwist.wire.arguments import NATURAL_MAX
+from kvtwist.wire.arguments import INT64_MIN, NATURAL_MAX
 from kvtwist.wire.boxes import VALUE_BYTES_MAX
 from kvtwist.wire.clock import elapsed_clock
 from kvtwist.wire.codec import Values
+from kvtwist.wire.connection import Connection
 from kvtwist.wire.deadlines import Deadlines
-from kvtwist.wire.frequent import get_body, put_body, request_end
+from kvtwist.wire.frequent import get_body, put_body, put_once_body, request_end
 from kvtwist.wire.link import Link
 
 TIMEOUT_SECONDS = 5.0
@@ -82,15 +87,17 @@ class Client:
             reactor, self._links, self._owners, seconds, chance, timeout_seconds
         )
         self._again = self._attempts.again
+        self._sessions = self._attempts.sessions
         self._timeout_seconds = timeout_seconds
         # Who has no time at all goes the ordinary way, which says so.
-        has_time = timeout_seconds > 0
+        self._has_time = has_time = timeout_seconds > 0
         self._frequent_connection = self._owners.frequent_connection if has_time else _no_connection
-        # What the first attempt of a `Request` may take, and how that stands at its box's end.
-        get_seconds = min(timeout_seconds, ATTEMPT_SECONDS)
-        self._get_seconds = get_seconds + GRACE_SECONDS
+        # What the first attempt of a `Request` may take, and how that stands at its box's end. A
+        # put without a session has no other.
+        attempt_seconds = min(timeout_seconds, ATTEMPT_SECONDS)
+        self._attempt_seconds = attempt_seconds + GRACE_SECONDS
         self._put_seconds = timeout_seconds + GRACE_SECONDS
-        self._get_end = request_end(whole_ms(get_seconds))
+        self._attempt_end = request_end(whole_ms(attempt_seconds))
         self._put_end = request_end(whole_ms(timeout_seconds))
 
     def get(self, key: bytes | str) -> Deferred[Record | None]:
@@ -98,22 +105,44 @@ class Client:
         key = _bytes("key", key)
         connection = self._frequent_connection(key)
         if connection is not None:
-            request = Request(self._again, key, None, self._seconds(), self._get_seconds)
-            if connection.ask(request, get_body(key, self._get_end)):
+            request = Request(self._again, key, None, self._seconds(), self._attempt_seconds)
+            if connection.ask(request, get_body(key, self._attempt_end)):
                 return request
         return self._request(commands.Get, {"key": key}, results.record)
 
     def put(self, key: bytes | str, value: bytes | str) -> Deferred[int]:
         """Write *value* under *key*, whatever was there. The new version."""
         key, value = _bytes("key", key), _bytes("value", value)
-        connection = self._frequent_connection(key)
-        if connection is not None and len(value) <= VALUE_BYTES_MAX:
-            request = PutRequest(
-                self._attempts.again, key, value, self._seconds(), self._put_seconds
-            )
-            if connection.ask(request, put_body(key, value, self._put_end)):
-                return request
+        links = self._owners.links
+        if links and len(key) <= VALUE_BYTES_MAX and len(value) <= VALUE_BYTES_MAX:
+            partition = partition_of(key, len(links))
+            connection = links[partition].connection
+            if connection is not None and self._has_time:
+                request = self._put_at_once(connection, partition, key, value)
+                if request is not None:
+                    return request
         return self._request(commands.Put, {"key": key, "value": value}, results.version)
+
+    def _put_at_once(
+        self, connection: Connection, partition: int, key: bytes, value: bytes
+    ) -> PutRequest | None:
+        """The first attempt of a `put`; ``None``: the ordinary way has to be taken."""
+        slots = self._sessions.slots
+        if not slots:
+            request = PutRequest(self._again, key, value, self._seconds(), self._put_seconds)
+            sent = connection.ask(request, put_body(key, value, self._put_end))
+            return request if sent else None
+        session = slots[partition].session
+        if session is None or (seq := session.begin()) is None:
+            return None
+        named = OnceRequest(
+            self._again, key, value, self._seconds(), self._attempt_seconds, session, seq
+        )
+        once = session.once(seq)
+        if connection.ask(named, put_once_body(key, value, once, self._attempt_end)):
+            return named
+        session.end(seq)
+        return None
 
     def delete(self, key: bytes | str, *, version: int | None = None) -> Deferred[bool]:
         """Remove *key*. Whether there was something to remove.
@@ -137,6 +166,16 @@ class Client:
             "version": _checked(version),
         }
         return self._request(commands.CompareAndSet, wanted, partial(results.swapped, version))
+
+    def increment(self, key: bytes | str, delta: int = 1) -> Deferred[Counted]:
+        """Add *delta* to the number under *key*; a missing key is 0.
+
+        What there is then, with ``.number`` and ``.version``. The value is the number in decimal
+        digits, an int64. Fails with `NotANumber` when what is there is none, with `OutOfRange`
+        when the sum would be none.
+        """
+        wanted = {"key": _bytes("key", key), "delta": _int64(delta)}
+        return self._request(commands.Increment, wanted, results.counted)
 
     def get_many(self, keys: Iterable[KeyOrText]) -> Deferred[dict[KeyOrText, Record | None]]:
         """The record of each of *keys*, under the key as it was given. Not a snapshot.
@@ -217,8 +256,13 @@ class Client:
         def box_failed(failure: Failure, places: list[int]) -> None:
             many.failed(places, expected(failure))
 
+        async def named_box(link: Link, places: list[int]) -> None:
+            if await many.name(places, attempts.sessions, deadline):
+                await box(link, places)
+
         def one(at: int) -> Deferred[None]:
-            answer = attempts.request(alone, many.arguments_alone(at), finish, deadline)
+            wanted, ticket = many.arguments_alone(at), many.tickets.get(at)
+            answer = attempts.request(alone, wanted, finish, deadline, ticket)
             here = (at,)
             return answer.addCallbacks(many.answered_alone, failed_alone, here, errbackArgs=here)
 
@@ -226,9 +270,17 @@ class Client:
             many.failed_for_good((at,), expected(failure))
 
         await owners.settled(ATTEMPT_SECONDS)
-        await each(many.boxes(owners.links), lambda one: box(*one))
-        if left := many.left():
-            await each(left, one)
+        boxes = many.boxes(owners.links)
+        try:
+            if many.command in commands.WRITES and attempts.sessions.slots:
+                await many.open(attempts.sessions, deadline)
+                await each(boxes, lambda one: Deferred.fromCoroutine(named_box(*one)))
+            else:
+                await each(boxes, lambda one: box(*one))
+            if left := many.left():
+                await each(left, one)
+        finally:
+            many.end()
         return many.outcome()
 
     async def _status(self, address: Address) -> Values:
@@ -264,6 +316,14 @@ def _all_bytes(what: str, given: Sequence[bytes | str]) -> Sequence[bytes]:
     if {*map(type, given)} <= {bytes}:
         return cast("Sequence[bytes]", given)
     return [_bytes(what, one) for one in given]
+
+
+def _int64(number: int) -> int:
+    if type(number) is not int:
+        raise TypeError(f"a number to add is an int, not {type(number).__name__}")
+    if not INT64_MIN <= number <= NATURAL_MAX:
+        raise ValueError(f"a number to add is between -2^63 and 2^63 - 1, not {number}")
+    return number
 
 
 def _checked(version: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -70,13 +70,15 @@ class Links:
         link.start()
         return link
 
-    async def any(self, seconds: float) -> Link:
+    async def any(self, seconds: float, silent: Collection[Link | None] = ()) -> Link:
         """A link that is up; the first that comes up, if there is none.
 
+        :param silent: are taken only if no other is up.
         :raises NotSent: after *seconds*; it says what the trouble is with each.
         """
         up = [link for link in self._links.values() if link.connection is not None]
         if up:
+            up = [link for link in up if link not in silent] or up
             return up[int(self._chance() * len(up)) % len(up)]
         if self.is_stopped:
             raise NotSent("the client is closed")

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.protocols import amp
 
+from kvtwist.client.sessions import Sessions, Ticket
 from kvtwist.core.ring import partitions_of
 from kvtwist.errors import KvtwistError, ManyFailed, OutcomeUnknown
 from kvtwist.wire.again import may_be_sent_again
@@ -42,6 +44,7 @@ class Many(Generic[_Key, _Result]):
     :param given: the keys as the caller gave them, none twice.
     :param columns: the same keys as bytes and, for a write, the values.
     :param results_of: makes the results out of the answer to a box; `ValueError` if it cannot.
+    :ivar tickets: of the keys that are written in a session, under their places.
     """
 
     def __init__(
@@ -57,6 +60,8 @@ class Many(Generic[_Key, _Result]):
         self._results_of = results_of
         self._results: list[_Result] = [_NOTHING] * len(given)
         self._errors: dict[int, KvtwistError] = {}
+        self._partitions: Sequence[int] = ()
+        self.tickets: dict[int, Ticket] = {}
 
     # -- what is sent -------------------------------------------------------------------------
 
@@ -71,7 +76,8 @@ class Many(Generic[_Key, _Result]):
         if not owners:
             return
         owned: defaultdict[Link, list[int]] = defaultdict(list)
-        for at, partition in enumerate(partitions_of(self._columns[0], len(owners))):
+        self._partitions = partitions_of(self._columns[0], len(owners))
+        for at, partition in enumerate(self._partitions):
             owned[owners[partition]].append(at)
         fits_one = len(self._given) <= BOX_KEYS_MAX and self._size_bytes() <= BOX_BYTES_MAX
         for link, places in owned.items():
@@ -100,11 +106,70 @@ class Many(Generic[_Key, _Result]):
     def arguments(self, places: Sequence[int]) -> Values:
         """The arguments of the box for the keys at these places."""
         columns = ([*map(column.__getitem__, places)] for column in self._columns)
-        return dict(zip(("keys", "values"), columns, strict=False))
+        wanted: Values = dict(zip(("keys", "values"), columns, strict=False))
+        if places[0] in self.tickets:
+            wanted["onces"] = b"".join([self.tickets[at].once() or b"" for at in places])
+        return wanted
 
     def arguments_alone(self, at: int) -> Values:
         """The arguments of a request for the key at this place alone."""
         return dict(zip(("key", "value"), (column[at] for column in self._columns), strict=False))
+
+    # -- writes in sessions -------------------------------------------------------------------
+
+    async def open(self, sessions: Sessions, deadline: float) -> None:
+        """Have a session opened in each partition that has none: all at the same time.
+
+        What fails here will be found, and said, when its keys are sent.
+        """
+        slots = sessions.slots
+        if all(slot.session is not None for slot in slots):
+            return
+        partitions = partitions_of(self._columns[0], len(slots))
+        some_key = dict(zip(partitions, self._columns[0], strict=True))
+        missing = [number for number in some_key if slots[number].session is None]
+
+        async def open_one(partition: int) -> None:
+            with suppress(KvtwistError):
+                await sessions.session(partition, some_key[partition], deadline)
+
+        await each(missing, lambda one: Deferred.fromCoroutine(open_one(one)))
+
+    async def name(self, places: Sequence[int], sessions: Sessions, deadline: float) -> bool:
+        """Give each key of a box its ticket, unless there is a partition that takes none.
+
+        ``False``: that failed; the keys are left for sending alone.
+        """
+        by_partition: defaultdict[int, list[int]] = defaultdict(list)
+        for at in places:
+            by_partition[self._partitions[at]].append(at)
+        # Boxes that wait for room in one partition have it in another: as all take it in the same
+        # order, none waits for one that waits for it.
+        for partition in sorted(by_partition):
+            here = by_partition[partition]
+            key = self._columns[0][here[0]]
+            try:
+                begun = await sessions.begun(partition, key, len(here), deadline)
+            except KvtwistError:
+                self._unname(places)
+                return False
+            if begun is None:
+                self._unname(places)
+                return True
+            session, first = begun
+            for seq, at in enumerate(here, first):
+                self.tickets[at] = Ticket(sessions, session, seq)
+        return True
+
+    def _unname(self, places: Iterable[int]) -> None:
+        for at in places:
+            if (ticket := self.tickets.pop(at, None)) is not None:
+                ticket.end()
+
+    def end(self) -> None:
+        """Nothing is sent any more."""
+        for ticket in self.tickets.values():
+            ticket.end()
 
     # -- what became of it --------------------------------------------------------------------
 
@@ -124,11 +189,20 @@ class Many(Generic[_Key, _Result]):
             if error is not None:
                 self._results[at] = _NOTHING
                 self.failed((at,), unpack_failure(error))
+        if self.tickets:
+            self._unname(at for at in places if self._results[at] is not _NOTHING)
 
     def failed(self, places: Sequence[int], error: KvtwistError) -> None:
         """Take in an error: for good, unless the keys may be sent again."""
-        if not may_be_sent_again(self.command, error):
-            self.failed_for_good(places, error)
+        for at in places:
+            ticket = self.tickets.get(at)
+            try:
+                if ticket is not None:
+                    ticket.weighed(self.command, error)
+                elif not may_be_sent_again(self.command, error):
+                    raise error
+            except KvtwistError as final:
+                self.failed_for_good((at,), final)
 
     def failed_for_good(self, places: Sequence[int], error: KvtwistError) -> None:
         """Take in an error after which nothing is sent again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from kvtwist.client.links import Links
 from kvtwist.client.table import Table
@@ -21,6 +21,7 @@ class Owners:
 
     :ivar table: as a node told it; ``None`` while nobody has.
     :ivar links: for each partition the link to its owner, as the table has it.
+    :ivar on_table: called with a table that is new.
     """
 
     def __init__(self, links: Links, seconds: Callable[[], float]) -> None:
@@ -28,6 +29,7 @@ class Owners:
         self._seconds = seconds
         self.table: Table | None = None
         self.links: Sequence[Link] = ()
+        self.on_table: Callable[[Table], None] = lambda table: None
 
     def frequent_connection(self, key: bytes) -> Connection | None:
         """The connection to the owner of *key*, if there is one and a key so long is frequent."""
@@ -44,9 +46,12 @@ class Owners:
         link = links[partition_of(key, len(links))]
         return link if link.connection is not None else None
 
-    async def link_for(self, key: bytes, seconds: float) -> Link:
+    async def link_for(
+        self, key: bytes, seconds: float, silent: Collection[Link | None] = ()
+    ) -> Link:
         """The owner's link if it is up, or may soon be; else any that is.
 
+        :param silent: are taken only if there is no other: they have not answered before.
         :raises NotSent: after *seconds*.
         """
         end = self._seconds() + seconds
@@ -54,9 +59,9 @@ class Owners:
         link = self._all_links.to(table.owner_address(key))
         if link.is_fresh:
             await link.when_settled(max(0.0, end - self._seconds()))
-        if link.connection is not None:
+        if link.connection is not None and link not in silent:
             return link
-        return await self._all_links.any(max(0.0, end - self._seconds()))
+        return await self._all_links.any(max(0.0, end - self._seconds()), silent)
 
     async def learn(self, seconds: float) -> Table:
         """Ask any node for the table. Nothing of a request has left if that fails.
@@ -73,6 +78,7 @@ class Owners:
         self._all_links.pin(table.cluster_id)
         self.links = [self._all_links.to(row[0].address) for row in table.replicas]
         self.table = table
+        self.on_table(table)
         return table
 
     async def settled(self, seconds: float) -> None:

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from kvtwist.client import results
+from kvtwist.client.sessions import Session, Sessions, Ticket
 from kvtwist.core.partition import Record
 from kvtwist.errors import KvtwistError
 from kvtwist.wire import commands
@@ -49,6 +50,10 @@ class Request(Call):
     def arguments(self) -> Values:
         """The command's arguments, for another attempt."""
         return {"key": self.key}
+
+    def ticket(self, sessions: Sessions) -> Ticket | None:
+        """What another attempt needs of the session, if it is a write; it has to be ended then."""
+        return None
 
     def finish(self, answer: Values) -> Any:
         """The result, out of the answer to another attempt."""
@@ -95,6 +100,10 @@ class PutRequest(Request):
         """The command's arguments, for another attempt."""
         return {"key": self.key, "value": self.value}
 
+    def ticket(self, sessions: Sessions) -> Ticket | None:
+        """This was sent without a session; another attempt may have one."""
+        return Ticket(sessions)
+
     def finish(self, answer: Values) -> Any:
         """The result, out of the answer to another attempt."""
         return results.version(answer)
@@ -105,3 +114,52 @@ class PutRequest(Request):
             self.callback(version)
         else:
             self.answered({"version": version})
+
+
+class OnceRequest(PutRequest):
+    """The first attempt of a `put` that has a session.
+
+    :param seq: which it has begun there; it is ended when there is an answer, or nobody waits.
+    """
+
+    def __init__(
+        self,
+        again: Callable[[Request, KvtwistError], Deferred[Any]],
+        key: bytes,
+        value: bytes,
+        begun_seconds: float,
+        timeout_seconds: float,
+        session: Session,
+        seq: int,
+    ) -> None:
+        super().__init__(again, key, value, begun_seconds, timeout_seconds)
+        self._session = session
+        self._seq = seq
+
+    def ticket(self, sessions: Sessions) -> Ticket | None:
+        """The seq goes over to the other attempts."""
+        return Ticket(sessions, self._session, self._seq)
+
+    def seen(self, version: int, value: bytes | None) -> None:
+        """The answer has come."""
+        if version:
+            self._session.end(self._seq)
+            self.callback(version)
+        else:
+            self.answered({"version": version})
+
+    def answered(self, answer: Values) -> None:
+        """The answer has come, in a box that was not of the frequent form."""
+        try:
+            version = self.finish(answer)
+        except KvtwistError as error:
+            self.failed(error)
+        else:
+            self._session.end(self._seq)
+            self.callback(version)
+
+    def cancelled(self) -> None:
+        """Nobody waits for it any more."""
+        if self._others is None:
+            self._session.end(self._seq)
+        super().cancelled()

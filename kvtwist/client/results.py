@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvtwist.core.partition import Record
+from kvtwist.core.state.outcomes import Counted
 from kvtwist.errors import OutcomeUnknown, VersionMismatch
 from kvtwist.wire.codec import Values
 
@@ -37,6 +38,11 @@ def version_of(version: int) -> int:
     if not version:
         raise OutcomeUnknown("the node's answer contradicts itself: a write to version 0")
     return version
+
+
+def counted(answer: Values) -> Counted:
+    """Of `commands.Increment`."""
+    return Counted(version(answer), answer["total"])
 
 
 def deleted(wanted: int | None, answer: Values) -> bool:
@@ -75,11 +81,12 @@ def versions(answer: Values) -> Sequence[int]:
 
 
 def _mismatch(wanted: int | None, answer: Values) -> VersionMismatch:
-    seen = record(answer)
-    there = f"it is at version {seen.version}" if seen else "it does not exist"
+    """The error that says what was seen: of a value that was not kept, only its version."""
+    version, value = answer["version"], answer["value"]
+    if value is not None:
+        record(answer)
+    there = f"it is at version {version}" if version else "it does not exist"
     demand = f"version {wanted}" if wanted else "that it does not exist"
     return VersionMismatch(
-        f"the key was not changed: {demand} was demanded, and {there}",
-        version=seen.version if seen else 0,
-        value=seen.value if seen else None,
+        f"the key was not changed: {demand} was demanded, and {there}", version=version, value=value
     )

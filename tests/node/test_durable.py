@@ -267,6 +267,7 @@ class DiskTests(DurableCase):
         """S2: reads go on, writes get a definite error; with room again it serves, without a
         restart, and has everything."""
         self.put("k", "1")
+        self.put("other", "1")
         self.cluster.run(1.0)
         platter = self.cluster.platters[1]
         platter.trouble = DiskFull("the disk is full")

@@ -299,8 +299,8 @@ class CommandTests(SynchronousTestCase):
         for command in ON_DATA:
             codes = set(command.errors.values())
             self.assertLessEqual({b"UNAVAILABLE", b"NOT_LEADER", b"OUTCOME_UNKNOWN"}, codes)
-        for command in (*WRITES, commands.OpenSession):
-            codes = set(command.errors.values())
+        for write in WRITES | {commands.OpenSession}:
+            codes = set(write.errors.values())
             self.assertLessEqual({b"SESSION_REFUSED", b"WRONG_GENERATION"}, codes)
 
     def test_codes_are_unique(self) -> None:

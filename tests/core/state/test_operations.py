@@ -250,8 +250,10 @@ class SameAsPartitionTests(SynchronousTestCase):
             elif what == "increment":
                 by = version if is_free else -version
                 counted = partition.increment(key, by)
-                is_done = isinstance(counted, Counted)
-                expected = Written((counted,)) if is_done else NotWritten((counted,))
+                if isinstance(counted, Counted):
+                    expected = Written((counted,))
+                else:
+                    expected = NotWritten((counted,))
                 answer = machine.do(Increment(key, by))
             else:
                 done = partition.compare_and_set(key, value, version)
