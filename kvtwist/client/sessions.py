@@ -53,17 +53,18 @@ class Session:
     :ivar partition: its number.
     :ivar generation: of the partition's membership, as it was last heard.
     :ivar mark: the lowest seq that is unanswered.
+    :ivar is_over: whether the partition does not know it (any more).
 
     **Invariant:** mark <= every unanswered seq < mark + `ANSWERS_MAX`.
     """
 
     __slots__ = (
-        "_is_over",
         "_next",
         "_unanswered",
         "_waiting",
         "generation",
         "id",
+        "is_over",
         "mark",
         "partition",
     )
@@ -76,7 +77,7 @@ class Session:
         self._next = 0
         self._unanswered: set[int] = set()
         self._waiting: deque[tuple[int, Deferred[int | None]]] = deque()
-        self._is_over = False
+        self.is_over = False
 
     def begin(self) -> int | None:
         """A seq for another write; ``None``: there is no room, it has to wait."""
@@ -115,17 +116,17 @@ class Session:
 
     def over(self) -> None:
         """The partition does not know it: nothing more begins in it."""
-        self._is_over = True
+        self.is_over = True
         self._serve()
 
     def _serve(self) -> None:
         while self._waiting:
             count, waiting = self._waiting[0]
             first = self._next
-            if not self._is_over and first + count - self.mark > ANSWERS_MAX:
+            if not self.is_over and first + count - self.mark > ANSWERS_MAX:
                 return
             self._waiting.popleft()
-            if self._is_over:
+            if self.is_over:
                 waiting.callback(None)
             else:
                 self._next += count
@@ -200,11 +201,10 @@ class Sessions:
         slot = self.slots[partition]
         while slot.session is None and slot.none_until <= self._seconds():
             if not slot.is_opening:
-                await self._open(slot, partition, key, deadline)
-            else:
-                waiting: Deferred[None] = Deferred()
-                slot.waiting.append(waiting)
-                await self._in_time(waiting, deadline, "no session was opened yet")
+                return await self._open(slot, partition, key, deadline)
+            waiting: Deferred[None] = Deferred()
+            slot.waiting.append(waiting)
+            await self._in_time(waiting, deadline, "no session was opened yet")
         return slot.session
 
     def lose(self, session: Session) -> None:
@@ -214,23 +214,30 @@ class Sessions:
             slot.session = None
         session.over()
 
-    async def _open(self, slot: Slot, partition: int, key: bytes, deadline: float) -> None:
+    async def _open(
+        self, slot: Slot, partition: int, key: bytes, deadline: float
+    ) -> Session | None:
         slot.is_opening = True
+        session = None
         try:
             answer = await self._ask(key, deadline)
             if answer["session"] == NO_SESSION:
                 slot.none_until = float("inf")
             else:
-                slot.session = Session(partition, answer["session"], answer["generation"])
+                session = Session(partition, answer["session"], answer["generation"])
         except SessionRefused:
             slot.none_until = self._seconds() + WITHOUT_SECONDS
         finally:
-            self._tell(slot)
+            # Whoever opens it sends first, then those that wait, in their order; then all others.
+            self._reactor.callLater(0, self._tell, slot, session)
+        return session
 
-    def _tell(self, slot: Slot) -> None:
+    def _tell(self, slot: Slot, session: Session | None) -> None:
         """Have those go on who wait. If there is no session the first of them tries: with its own
         key, and until its own deadline."""
         slot.is_opening = False
+        if session is not None and not session.is_over:
+            slot.session = session
         while slot.waiting and not slot.is_opening:
             waiting = slot.waiting.popleft()
             if not waiting.called:  # else it has given up
