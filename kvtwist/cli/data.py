@@ -42,6 +42,17 @@ async def delete(client: Client, printer: Printer, key: bytes, version: int | No
     return EXIT_OK
 
 
+async def incr(client: Client, printer: Printer, key: bytes, delta: int) -> int:
+    """``kvcli incr``."""
+    counted = await client.increment(key, delta)
+    if printer.as_json:
+        number = {"number": counted.number, "version": counted.version}
+        printer.object({**json_of("key", key), **number})
+    else:
+        printer.line(str(counted.number))
+    return EXIT_OK
+
+
 async def cas(client: Client, printer: Printer, key: bytes, value: bytes, version: int) -> int:
     """``kvcli cas``."""
     new_version = await client.compare_and_set(key, value, version)

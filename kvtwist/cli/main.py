@@ -172,6 +172,30 @@ def cas(session: Session, key: bytes, value: bytes, version: int) -> None:
 
 @cli.command()
 @_bytes_argument("key")
+@click.option(
+    "--by",
+    type=click.IntRange(-(1 << 63), (1 << 63) - 1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="What to add; may be negative.",
+)
+@_json_too
+@click.pass_obj
+def incr(session: Session, key: bytes, by: int) -> None:
+    """Add to the number under KEY, and print what it is then.
+
+    A KEY that does not exist counts as 0. The value is the number in decimal digits, from -2^63 to
+    2^63 - 1; exits with 4, and changes nothing, if KEY holds something else, or if the sum would be
+    beyond that.
+    """
+    from kvtwist.cli.data import incr as work
+
+    session.run(lambda client, printer: work(client, printer, key, by))
+
+
+@cli.command()
+@_bytes_argument("key")
 @_json_too
 @click.pass_obj
 def where(session: Session, key: bytes) -> None:

@@ -16,7 +16,14 @@ from kvtwist.cli.show import Printer
 from kvtwist.cli.status import status
 from kvtwist.client import Client, Record
 from kvtwist.core.ring import RING_SIZE, hash_bytes
-from kvtwist.errors import KvtwistError, TooLarge, Unavailable, VersionMismatch
+from kvtwist.errors import (
+    KvtwistError,
+    NotANumber,
+    OutOfRange,
+    TooLarge,
+    Unavailable,
+    VersionMismatch,
+)
 from kvtwist.node.limits import Limits
 from tests.cli.test_show import Console
 from tests.cluster import PORT, SimulatedCluster, ip_of
@@ -80,7 +87,7 @@ class CommandTestCase(SynchronousTestCase):
 
 
 class DataTests(CommandTestCase):
-    """put, get, delete, cas."""
+    """put, get, delete, incr, cas."""
 
     def test_put(self) -> None:
         """A script that writes would have output that it must throw away, or write nothing."""
@@ -196,6 +203,28 @@ class DataTests(CommandTestCase):
         self.assertEqual(self.result_of(self.client.get(b"k")).value, b"w")
         code, _ = self.run_command(data.delete, b"k", self.version_of(b"k"))
         self.assertEqual(code, 0)
+
+    def test_incr(self) -> None:
+        """A script that counts would not know what it has come to."""
+        for delta, shown in ((1, "1\n"), (41, "42\n"), (-50, "-8\n")):
+            code, console = self.run_command(data.incr, b"k", delta)
+            self.assertEqual(code, 0)
+            self.assert_printed(console, shown)
+        said = self.said(data.incr, b"k", 8)
+        self.assertEqual(said, {"key": "k", "number": 0, "version": self.version_of(b"k")})
+        self.assertEqual(self.result_of(self.client.get(b"k")).value, b"0")
+
+    def test_incr_of_no_number(self) -> None:
+        """What is not a number would be lost, or be counted as one."""
+        for value in (b"", b"1.5", b"07", b"-0", b"text"):
+            self.run_command(data.put, b"k", value)
+            with self.assertRaises(NotANumber) as caught:
+                self.run_command(data.incr, b"k", 1)
+            self.assertEqual(caught.exception.version, self.version_of(b"k"))
+            self.assertEqual(self.result_of(self.client.get(b"k")).value, value)
+        self.run_command(data.put, b"k", b"%d" % ((1 << 63) - 1))
+        with self.assertRaises(OutOfRange):
+            self.run_command(data.incr, b"k", 1)
 
     def test_cas(self) -> None:
         """A script could not go on from the version that its own write made."""

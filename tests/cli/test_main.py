@@ -23,7 +23,7 @@ from kvtwist.cli import local, run
 from kvtwist.cli.main import EXIT_CODES, Session, cli, main
 from kvtwist.cli.run import exit_code_of, in_words
 from kvtwist.cli.show import Printer
-from kvtwist.client import Client
+from kvtwist.client import Client, Counted
 from kvtwist.errors import KvtwistError
 from kvtwist.node.limits import Limits
 from tests.cli.test_show import Console
@@ -44,6 +44,10 @@ CODES = {
     errors.Overloaded: 3,
     errors.NotLeader: 3,
     errors.VersionMismatch: 1,
+    errors.SessionRefused: 3,
+    errors.WrongGeneration: 3,
+    errors.NotANumber: 4,
+    errors.OutOfRange: 4,
     errors.Refused: 4,
     errors.TooLarge: 4,
     errors.MalformedRequest: 4,
@@ -67,6 +71,7 @@ COMPLETE = {
     "get": ["k"],
     "delete": ["k"],
     "cas": ["k", "v", "1"],
+    "incr": ["k"],
     "where": ["k"],
     "status": [],
     "ring": [],
@@ -78,6 +83,7 @@ SAYING = {
     "get": ["Print the value of KEY", "exit with 1", "--raw"],
     "delete": ["Remove KEY", "exit with 1", "--version"],
     "cas": ["only if KEY is at VERSION", "exits with 1", "does not exist"],
+    "incr": ["Add to the number under KEY", "counts as 0", "exits with 4", "--by"],
     "where": ["where KEY lives", "partition", "owner", "tag", "quorum", "LAG"],
     "status": [
         "members",
@@ -273,6 +279,7 @@ class PassedOnTests(CommandLineTestCase):
         client = mock.Mock()
         for method in ("put", "get", "delete", "compare_and_set"):
             getattr(client, method).side_effect = _seven
+        client.increment.side_effect = _counted
 
         def run_it(session: Session, work: Work) -> None:
             with self.assertRaises(StopIteration):
@@ -350,6 +357,19 @@ class PassedOnTests(CommandLineTestCase):
         client.delete.assert_called_once_with(b"k", version=9)
         self.calls_of("delete", "k").delete.assert_called_once_with(b"k", version=None)
 
+    def test_increments(self) -> None:
+        """Something else would be added than was asked for, or what no counter can take."""
+        for arguments, delta in (
+            ((), 1),
+            (("--by", "-3"), -3),
+            ((f"--by={-(1 << 63)}",), -(1 << 63)),
+            ((f"--by={(1 << 63) - 1}",), (1 << 63) - 1),
+        ):
+            client = self.calls_of("incr", "k", *arguments)
+            client.increment.assert_called_once_with(b"k", delta)
+        for wrong in ("1.5", "x", "", str(1 << 63)):
+            self.assert_usage_error("incr", "k", f"--by={wrong}", says="--by")
+
     def test_local(self) -> None:
         """``kvcli local`` would start another cluster than the one asked for."""
         run_local = mock.Mock()
@@ -366,6 +386,10 @@ class PassedOnTests(CommandLineTestCase):
             self.patch(Session, "run", mock.Mock(side_effect=error))
             code, out, err = self.kvcli("get", "k")
             self.assertEqual((code, out, err.strip()), (130, "", ""))
+
+
+async def _counted(*_: object) -> Counted:
+    return Counted(version=7, number=7)
 
 
 async def _seven(*_: object, **__: object) -> int:
