@@ -22,10 +22,13 @@ from kvtwist.core.partition import Record
 from kvtwist.errors import (
     KvtwistError,
     NodeFault,
+    NotANumber,
     NotLeader,
     NotSent,
     OutcomeUnknown,
+    SessionRefused,
     VersionMismatch,
+    WrongGeneration,
 )
 from kvtwist.wire import frequent
 from kvtwist.wire.again import may_be_sent_again
@@ -145,13 +148,19 @@ class AgainTests(SynchronousTestCase):
         self.assertEqual(said, [write, write, read])
 
     def test_rule(self) -> None:
-        """C3: else a write is done twice; or a read is given up that could be asked again."""
+        """C3: else a write is done twice; or a read, or a write that is done once however often
+        it is sent, is given up that could be asked again."""
         for error, read, write in (
             (NotSent(), True, True),
             (OutcomeUnknown(), True, False),
             (NodeFault(), True, False),
             (VersionMismatch(), False, False),
+            (NotANumber(), False, False),
+            (SessionRefused(reason="too_many_answers"), True, True),
+            (SessionRefused(reason="unknown"), False, False),
+            (WrongGeneration(), False, False),
         ):
             self.assertEqual(may_be_sent_again(Get, error), read, error)
             for command in (Put, CompareAndSet):
                 self.assertEqual(may_be_sent_again(command, error), write, error)
+                self.assertEqual(may_be_sent_again(command, error, is_once=True), read, error)
