@@ -145,7 +145,8 @@ class Attempts:
         seconds = deadline - self._seconds()
         if seconds <= 0 or self._links.is_stopped:
             return fail(NotSent("there was no time left to send it"))
-        if command not in commands.WRITES or "once" in arguments or "onces" in arguments:
+        is_named = arguments.get("once") or arguments.get("onces")
+        if command not in commands.WRITES or is_named:
             seconds = min(seconds, patience_seconds)
         arguments["timeout_ms"] = whole_ms(seconds)
         return link.call(command, arguments, seconds + GRACE_SECONDS)
@@ -189,8 +190,6 @@ class Attempts:
     ) -> _Result:
         """The attempts after *trouble*; all of them, if there was none yet.
 
-        Each may take twice as long as the one before.
-
         :param ticket: the write's; ``None``: it is none.
         :param silent: who has not answered the attempts before.
         """
@@ -210,8 +209,8 @@ class Attempts:
                         partition = table.partition_of(key)
                         arguments["once"] = await ticket.prepare(partition, key, deadline)
                     link = await self._owners.link_for(key, seconds, unheard)
-                    patience_seconds = self._patience_seconds(arguments, attempt)
-                    answer = await self.one(link, command, arguments, deadline, patience_seconds)
+                    patience = patience_seconds(arguments, attempt)
+                    answer = await self.one(link, command, arguments, deadline, patience)
                     return finish(answer)
                 except KvtwistError as error:
                     if isinstance(error, OutcomeUnknown):
@@ -221,10 +220,6 @@ class Attempts:
             if ticket is not None:
                 ticket.end()
         raise AssertionError("unreachable: counting never ends")
-
-    def _patience_seconds(self, arguments: Values, attempt: int) -> float:
-        size_bytes = len(arguments.get("value", b""))
-        return ATTEMPT_SECONDS * 2.0**attempt + size_bytes / SENT_BYTES_PER_SECOND
 
     def _weighed(
         self, command: type[amp.Command], error: KvtwistError, ticket: Ticket | None = None
@@ -278,6 +273,13 @@ class Attempts:
         seconds = min(RETRY_DELAY_SECONDS * 2.0**attempt, RETRY_DELAY_SECONDS_MAX)
         seconds = min(seconds * (1 + self._chance()) / 2, deadline - self._seconds())
         await deferLater(self._reactor, max(0.0, seconds), lambda: None)
+
+
+def patience_seconds(arguments: Values, attempt: int) -> float:
+    """How long an attempt is waited for, if there can be another: twice as long each time, and
+    longer if there is much to send."""
+    size_bytes = len(arguments.get("value", b""))
+    return ATTEMPT_SECONDS * 2.0**attempt + size_bytes / SENT_BYTES_PER_SECOND
 
 
 def expected(failure: Failure) -> KvtwistError:

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.client import results
-from kvtwist.client.attempts import GRACE_SECONDS, Attempts
+from kvtwist.client.attempts import GRACE_SECONDS, Attempts, patience_seconds
 from kvtwist.client.links import Links
 from kvtwist.client.owners import Owners
 from kvtwist.client.request import PutRequest, Request
@@ -33,7 +33,8 @@ from kvtwist.errors import (
 from kvtwist.wire import frequent
 from kvtwist.wire.again import may_be_sent_again
 from kvtwist.wire.boxes import ANSWER, ASK
-from kvtwist.wire.commands import CompareAndSet, Get, Put
+from kvtwist.wire.codec import Values
+from kvtwist.wire.commands import CompareAndSet, Get, Put, PutMany
 from kvtwist.wire.connection import Connection
 from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.link import Link
@@ -131,7 +132,7 @@ class AgainTests(SynchronousTestCase):
 
     def test_how_long_an_attempt_may_take(self) -> None:
         """Else a write that a node is slow at is unknown though its answer would have come; or a
-        read that one node does not answer is not asked of another."""
+        read, or a write that has a session, is not asked of another when one does not answer."""
         clock, said = Clock(), list[tuple[float, int]]()
         links = Links(clock, (), lambda: 0.5, Deadlines(clock))
         owners = Owners(links, clock.seconds)
@@ -142,10 +143,26 @@ class AgainTests(SynchronousTestCase):
                 said.append((timeout_seconds, arguments["timeout_ms"]))
                 return Deferred()
 
-        for command in (Put, CompareAndSet, Get):
-            attempts.one(cast("Link", Listener()), command, {}, SECONDS, 1.0)
-        write, read = (SECONDS + GRACE_SECONDS, 5000), (1.0 + GRACE_SECONDS, 1000)
-        self.assertEqual(said, [write, write, read])
+        patient, short = (SECONDS + GRACE_SECONDS, 5000), (1.0 + GRACE_SECONDS, 1000)
+        named: Values = {"once": b"o" * 32}
+        for command, arguments, expected in (
+            (Put, {}, patient),
+            (CompareAndSet, {"once": None}, patient),
+            (Get, {}, short),
+            (Put, named, short),
+            (PutMany, {"onces": b"o" * 32}, short),
+        ):
+            attempts.one(cast("Link", Listener()), command, arguments, SECONDS, 1.0)
+            self.assertEqual(said.pop(), expected)
+
+    def test_what_is_large_has_more_time(self) -> None:
+        """Else a large value that a slow network needs two seconds for is sent over and over, and
+        never arrives."""
+        small, large = ({"key": b"k", "value": b"v" * size} for size in (0, 2 << 20))
+        for attempt, seconds in ((0, 1.0), (1, 2.0), (2, 4.0)):
+            self.assertEqual(patience_seconds(small, attempt), seconds)
+            self.assertEqual(patience_seconds(large, attempt), seconds + 2.0)
+        self.assertEqual(patience_seconds({"key": b"k"}, 0), 1.0)
 
     def test_rule(self) -> None:
         """C3: else a write is done twice; or a read, or a write that is done once however often
