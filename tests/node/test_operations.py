@@ -9,6 +9,7 @@ from twisted.protocols import amp
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.core.state.sessions import ANSWERS_MAX, SESSIONS_MAX
+from kvtwist.core.topology import Settings
 from kvtwist.errors import (
     KvtwistError,
     MalformedRequest,
@@ -232,10 +233,11 @@ class MemoryTests(AskingCase):
 
 
 class ForwardedTests(AskingCase):
-    """Three nodes, and one that is asked for what it has not."""
+    """Three nodes, each with data that the others have not, and one that is asked for theirs."""
 
     def setUp(self) -> None:
         cluster = DurableCluster(3, partitions=16)
+        cluster.settings = Settings(partitions=16, replicas=1, durable=True)
         self.addCleanup(cluster.cleanup)
         self.begin(cluster)
 
