@@ -38,7 +38,7 @@ from kvtwist.wire.clock import elapsed_clock
 from kvtwist.wire.codec import Values
 from kvtwist.wire.connection import Connection
 from kvtwist.wire.deadlines import Deadlines
-from kvtwist.wire.frequent import get_body, put_body, put_once_body, request_end
+from kvtwist.wire.frequent import get_body, put_body, request_end
 from kvtwist.wire.link import Link
 
 TIMEOUT_SECONDS = 5.0
@@ -139,7 +139,7 @@ class Client:
             self._again, key, value, self._seconds(), self._attempt_seconds, session, seq
         )
         once = session.once(seq)
-        if connection.ask(named, put_once_body(key, value, once, self._attempt_end)):
+        if connection.ask(named, put_body(key, value, self._attempt_end, once)):
             return named
         session.end(seq)
         return None

@@ -39,6 +39,7 @@ from kvtwist.storage.states import StoredState, load_state, new_state, remove_gr
 from kvtwist.storage.store import Condition, Store
 from kvtwist.wire import commands
 from kvtwist.wire.connection import Arguments, Connection, Responder, Unanswered
+from kvtwist.wire.once import names_session
 from kvtwist.wire.turn import Turn
 
 LEAVING_SECONDS_MAX = 1.0
@@ -166,7 +167,7 @@ class DurablePartitions:
         if value is None:
             reader = ShortReader(key, replica, place)
             return reader if replica.ask(reader) is None else None
-        if self._store.condition is not Condition.OPEN:
+        if self._store.condition is not Condition.OPEN or (once and not names_session(once)):
             return None
         writer = ShortWriter(replica, place)
         whose = WHOSE.pack(replica.generation, NO_SESSION, 0, 0) if once is None else once

@@ -33,6 +33,11 @@ pack_once = _ONCE.pack
 """The bytes; the arguments are the fields of `Once`."""
 
 
+def names_session(once: bytes) -> bool:
+    """Whether it is what a write can carry, if it has the right length."""
+    return once[8:16] != b"\0\0\0\0\0\0\0\0"
+
+
 def unpack_once(data: bytes) -> Once:
     """Read them.
 

@@ -285,7 +285,7 @@ class OutcomeTests(SynchronousTestCase):
         with asked() as node:
             node.say(request(b"0", b"a", b"1"))
             node.heard()
-            node.say(request(b"1", b"a", b"2", WHOSE.pack(9, 0, 0, 0)))
+            node.say(request(b"1", b"a", b"2", WHOSE.pack(9, 7, 0, 0)))
             self.assertEqual(node.taken, 1)
             (box,) = node.heard()
             self.assertIn(ERROR_CODE, box)
@@ -311,6 +311,13 @@ class OutcomeTests(SynchronousTestCase):
             self.assertEqual(again[b"version"], first[b"version"])
             node.say(request(b"4", b"a", None))
             self.assertEqual(node.heard()[0][b"value"], b"3")
+
+    def test_no_session(self) -> None:
+        """Else somebody sends a write again who believes that it is carried out once."""
+        with asked() as node:
+            node.say(request(b"1", b"a", b"2", WHOSE.pack(1, 0, 0, 0)))
+            self.assertEqual(node.taken, 0)
+            self.assertEqual(node.heard()[0][ERROR_CODE], b"MALFORMED")
 
     def test_who_fails_when_told(self) -> None:
         """T4: else a bug in what waits for an answer ends the node, for all who use it."""
