@@ -37,6 +37,7 @@ from kvtwist.core.state.logtime import LogClock
 from kvtwist.core.state.records import Record
 from kvtwist.errors import KvtwistError, NotLeader, OutcomeUnknown, Overloaded, Unavailable
 from kvtwist.node.compaction import Compaction
+from kvtwist.node.expiry import Expiry
 from kvtwist.node.followers import Followers
 from kvtwist.node.installing import Installing
 from kvtwist.node.waiting import DeferredReader, DeferredWriter, Reader, Writer
@@ -148,6 +149,7 @@ class Replica:
         self._over: KvtwistError | None = None
         self._mark = Mark(raft.term, raft.vote, 0)
         self._deposed_ticks = 0
+        self._expiry = Expiry(self)
 
     # -- what users want ----------------------------------------------------------------------
 
@@ -261,14 +263,24 @@ class Replica:
 
     # -- what is to be done ---------------------------------------------------------------------
 
-    def tick(self) -> None:
-        """Time passes."""
+    def tick(self, number: int, may_expire: bool) -> None:
+        """Time passes.
+
+        :param number: of the tick.
+        :param may_expire: whether anything can be written here.
+        """
         self.raft.tick()
         self._compaction.tick()
         if self.raft.has_ready():
             self._changed(self)
         if self._proposals:
             self._tick_proposals()
+        if may_expire:
+            self._expiry.tick(number + self.group)
+
+    def next_due_ms(self) -> int | None:
+        """The log time at which a session or record expires next."""
+        return self._state.machine.next_due_ms()
 
     def _tick_proposals(self) -> None:
         """Do not wait for long for what another leader may commit, or not."""

@@ -127,8 +127,9 @@ class Replicas:
     def _tick(self) -> None:
         self._ticks += 1
         self._post.tick()
+        is_open = self._store.condition is Condition.OPEN
         for replica in list(self._replicas.values()):
-            replica.tick()
+            replica.tick(self._ticks, is_open)
         self._commit()
         if self._ticks % LOOK_TICKS == 0:
             self._looked()
