@@ -9,7 +9,7 @@ will not be sent again; all other attempts are shorter, so that a node that is f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from itertools import count
 from typing import Any, TypeVar
@@ -91,6 +91,7 @@ class Attempts:
         finish: Callable[[Values], _Result],
         deadline: float,
         ticket: Ticket | None = None,
+        silent: Collection[Link] = (),
     ) -> Deferred[_Result]:
         """Send one request, again if need and nature allow, until its time is up.
 
@@ -99,13 +100,14 @@ class Attempts:
         do not even come here (`kvtwist.client.request`).
 
         :param ticket: of a write that was sent before, with others.
+        :param silent: who did not answer then.
         """
         link = self._owners.connected(arguments["key"])
         is_write = command in commands.WRITES
-        if link is None or (is_write and self.sessions.slots):
+        if link is None or link in silent or (is_write and self.sessions.slots):
             if is_write and ticket is None:
                 ticket = Ticket(self.sessions)
-            attempts = self._others(command, arguments, finish, deadline, ticket)
+            attempts = self._others(command, arguments, finish, deadline, ticket, None, silent)
             return Deferred.fromCoroutine(attempts)
         answer = self.one(link, command, arguments, deadline, ATTEMPT_SECONDS)
         result = answer.addCallback(finish)
@@ -278,7 +280,7 @@ class Attempts:
 def patience_seconds(arguments: Values, attempt: int) -> float:
     """How long an attempt is waited for, if there can be another: twice as long each time, and
     longer if there is much to send."""
-    size_bytes = len(arguments.get("value", b""))
+    size_bytes = len(arguments.get("value", b"")) + sum(map(len, arguments.get("values", ())))
     return ATTEMPT_SECONDS * 2.0**attempt + size_bytes / SENT_BYTES_PER_SECOND
 
 

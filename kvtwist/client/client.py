@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.protocols import amp
-from twisted.python.failure import Failure
 
 from kvtwist.client import results
-from kvtwist.client.attempts import ATTEMPT_SECONDS, GRACE_SECONDS, Attempts, expected, whole_ms
+from kvtwist.client.attempts import (
+    ATTEMPT_SECONDS,
+    GRACE_SECONDS,
+    Attempts,
+    whole_ms,
+)
+from kvtwist.client.boxes import Boxes
 from kvtwist.client.links import Links
-from kvtwist.client.many import Many, each
+from kvtwist.client.many import Many
 from kvtwist.client.owners import Owners
 from kvtwist.client.request import OnceRequest, PutRequest, Request
 from kvtwist.client.table import Table
@@ -30,7 +34,7 @@ from kvtwist.core.address import Address, parse_address, parse_addresses
 from kvtwist.core.partition import Record
 from kvtwist.core.ring import partition_of
 from kvtwist.core.state.outcomes import Counted
-from kvtwist.errors import KvtwistError, OutcomeUnknown, Unavailable
+from kvtwist.errors import OutcomeUnknown, Unavailable
 from kvtwist.wire import commands
 from kvtwist.wire.arguments import INT64_MIN, NATURAL_MAX
 from kvtwist.wire.boxes import VALUE_BYTES_MAX
@@ -39,7 +43,6 @@ from kvtwist.wire.codec import Values
 from kvtwist.wire.connection import Connection
 from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.frequent import get_body, put_body, request_end
-from kvtwist.wire.link import Link
 
 TIMEOUT_SECONDS = 5.0
 
@@ -187,7 +190,7 @@ class Client:
             raise TypeError("keys are several: for a single key there is get")
         given = list(dict.fromkeys(keys))
         many = Many(commands.GetMany, given, (_all_bytes("key", given),), results.records)
-        return Deferred.fromCoroutine(self._many(many, commands.Get, results.record))
+        return self._many(many, commands.Get, results.record)
 
     def put_many(self, mapping: Mapping[KeyOrText, bytes | str]) -> Deferred[dict[KeyOrText, int]]:
         """Write each value under its key. The new version of each key, as it was given.
@@ -197,7 +200,7 @@ class Client:
         given = list(mapping)
         columns = _all_bytes("key", given), _all_bytes("value", [*mapping.values()])
         many = Many(commands.PutMany, given, columns, results.versions)
-        return Deferred.fromCoroutine(self._many(many, commands.Put, results.version))
+        return self._many(many, commands.Put, results.version)
 
     def topology(self) -> Deferred[Table]:
         """The members and who has which partition, asked anew."""
@@ -234,54 +237,14 @@ class Client:
         attempts = self._attempts
         return attempts.request(command, arguments, finish, attempts.deadline())
 
-    async def _many(
+    def _many(
         self,
         many: Many[KeyOrText, _Result],
         alone: type[amp.Command],
         finish: Callable[[Values], _Result],
-    ) -> dict[KeyOrText, _Result]:
-        """One box per node, for all keys that it owns; then, *alone*, what has to be sent again."""
-        attempts, owners = self._attempts, self._owners
-        deadline = attempts.deadline()
-        if owners.table is None:
-            with suppress(KvtwistError):
-                await owners.learn(ATTEMPT_SECONDS)
-
-        def box(link: Link, places: list[int]) -> Deferred[None]:
-            wanted, patience_seconds = many.arguments(places), 2 * ATTEMPT_SECONDS
-            answer = attempts.one(link, many.command, wanted, deadline, patience_seconds)
-            here = (places,)
-            return answer.addCallbacks(many.answered, box_failed, here, errbackArgs=here)
-
-        def box_failed(failure: Failure, places: list[int]) -> None:
-            many.failed(places, expected(failure))
-
-        async def named_box(link: Link, places: list[int]) -> None:
-            if await many.name(places, attempts.sessions, deadline):
-                await box(link, places)
-
-        def one(at: int) -> Deferred[None]:
-            wanted, ticket = many.arguments_alone(at), many.tickets.get(at)
-            answer = attempts.request(alone, wanted, finish, deadline, ticket)
-            here = (at,)
-            return answer.addCallbacks(many.answered_alone, failed_alone, here, errbackArgs=here)
-
-        def failed_alone(failure: Failure, at: int) -> None:
-            many.failed_for_good((at,), expected(failure))
-
-        await owners.settled(ATTEMPT_SECONDS)
-        boxes = many.boxes(owners.links)
-        try:
-            if many.command in commands.WRITES and attempts.sessions.slots:
-                await many.open(attempts.sessions, deadline)
-                await each(boxes, lambda one: Deferred.fromCoroutine(named_box(*one)))
-            else:
-                await each(boxes, lambda one: box(*one))
-            if left := many.left():
-                await each(left, one)
-        finally:
-            many.end()
-        return many.outcome()
+    ) -> Deferred[dict[KeyOrText, _Result]]:
+        boxes = Boxes(many, alone, finish, self._attempts, self._owners)
+        return Deferred.fromCoroutine(boxes.outcome())
 
     async def _status(self, address: Address) -> Values:
         return await self._ask(address, commands.Status, {}, ATTEMPT_SECONDS)

@@ -6,11 +6,9 @@ A key is known by its *place* in the call, so that nothing is looked up under it
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
-from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.protocols import amp
 
 from kvtwist.client.sessions import Sessions, Ticket
@@ -25,12 +23,8 @@ BOX_BYTES_MAX = 1 << 20
 BOX_KEYS_MAX = 1000
 """A box has so many bytes and keys at most, so that none keeps a node busy for long."""
 
-MANY_IN_FLIGHT = 64
-"""Boxes, or keys alone, of one call that are under way at once."""
-
 _Key = TypeVar("_Key")
 _Result = TypeVar("_Result")
-_Item = TypeVar("_Item")
 
 
 _NOTHING: Any = object()
@@ -117,23 +111,11 @@ class Many(Generic[_Key, _Result]):
 
     # -- writes in sessions -------------------------------------------------------------------
 
-    async def open(self, sessions: Sessions, deadline: float) -> None:
-        """Have a session opened in each partition that has none: all at the same time.
-
-        What fails here will be found, and said, when its keys are sent.
-        """
-        slots = sessions.slots
-        if all(slot.session is not None for slot in slots):
-            return
-        partitions = partitions_of(self._columns[0], len(slots))
-        some_key = dict(zip(partitions, self._columns[0], strict=True))
-        missing = [number for number in some_key if slots[number].session is None]
-
-        async def open_one(partition: int) -> None:
-            with suppress(KvtwistError):
-                await sessions.session(partition, some_key[partition], deadline)
-
-        await each(missing, lambda one: Deferred.fromCoroutine(open_one(one)))
+    def some_key_of(self, wanted: Collection[int], partitions: int) -> dict[int, bytes]:
+        """A key in each of the *wanted* partitions, of so many in all, that has one."""
+        numbers = partitions_of(self._columns[0], partitions)
+        pairs = zip(numbers, self._columns[0], strict=True)
+        return {number: key for number, key in pairs if number in wanted}
 
     async def name(self, places: Sequence[int], sessions: Sessions, deadline: float) -> bool:
         """Give each key of a box its ticket, unless there is a partition that takes none.
@@ -240,25 +222,3 @@ class Many(Generic[_Key, _Result]):
             },
             errors=errors,
         )
-
-
-async def each(items: Iterable[_Item], work: Callable[[_Item], Deferred[None]]) -> None:
-    """Do *work* for all *items*, for `MANY_IN_FLIGHT` of them at the same time."""
-    todo = [*items]
-    left = iter(todo[MANY_IN_FLIGHT:])
-
-    async def one_after_the_other(first: _Item) -> None:
-        await work(first)
-        for item in left:
-            await work(item)
-
-    running = [
-        Deferred.fromCoroutine(one_after_the_other(item))
-        if len(todo) > MANY_IN_FLIGHT
-        else work(item)
-        for item in todo[:MANY_IN_FLIGHT]
-    ]
-    try:
-        await gatherResults(running, consumeErrors=True)
-    except FirstError as error:
-        error.subFailure.raiseException()

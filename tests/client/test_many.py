@@ -14,8 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.client import Client, Record
 from kvtwist.client.attempts import GRACE_SECONDS
+from kvtwist.client.boxes import MANY_IN_FLIGHT
 from kvtwist.client.client import TIMEOUT_SECONDS
-from kvtwist.client.many import BOX_BYTES_MAX, BOX_KEYS_MAX, MANY_IN_FLIGHT
+from kvtwist.client.many import BOX_BYTES_MAX, BOX_KEYS_MAX
 from kvtwist.errors import ManyFailed, OutcomeUnknown, TooLarge, Unavailable
 from kvtwist.node.limits import Limits
 from kvtwist.wire.commands import Get, GetMany, Put, PutMany

@@ -396,6 +396,9 @@ class RefusedTests(OnceCase):
         is not another's."""
         large = "x" * (17 << 20)
         self.assertIsInstance(self.outcome(self.client.put("key-14", large)), TooLarge)
+        long = "{key-14}" + "k" * 5000
+        self.assertIsInstance(self.outcome(self.client.put(long, "x")), TooLarge)
+        self.assertEqual(self.session_of("key-14")._unanswered, set())
         error = self.outcome(self.client.put_many({"key-14": "small", "k" * 5000: "x"}))
         self.assertIsInstance(error, ManyFailed)
         self.assertEqual([*error.results], ["key-14"])
@@ -420,6 +423,24 @@ class ForwardingTests(OnceCase):
     def on(self, number: int) -> str:
         """Some key that a node owns."""
         return self.cluster.key_of(number)
+
+    def test_a_frozen_leader(self) -> None:
+        """Else a leader that is frozen costs each write all of its time, though another node leads
+        after a second."""
+        key = self.on(2)
+        for write in (
+            lambda: self.client.put(key, "7"),
+            lambda: self.client.increment(key, 5),
+            lambda: self.client.put_many({key: "1", key + "{" + key: "2"}),
+        ):
+            self.result(self.client.put(key, "0"))
+            self.cluster.run(3.0)
+            self.network.host(ip_of(2)).freeze()
+            started = self.network.clock.seconds()
+            self.result(write())
+            self.assertLess(self.network.clock.seconds() - started, 2.5)
+            self.network.host(ip_of(2)).thaw()
+            self.cluster.run(8.0)
 
     def test_lost_on_either_way(self) -> None:
         """The sum is exact, whether the client or the node in between misses the answer."""
