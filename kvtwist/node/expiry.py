@@ -22,13 +22,17 @@ class Leading(Protocol):
     """What leads a group, or does not: `kvtwist.node.replica.Replica`."""
 
     @property
-    def leads(self) -> bool: ...
+    def leads(self) -> bool:
+        """Whether it does."""
 
-    def next_due_ms(self) -> int | None: ...
+    def next_due_ms(self) -> int | None:
+        """The log time at which something is due next."""
 
-    def stamp_ms(self) -> int: ...
+    def stamp_ms(self) -> int:
+        """Log time now."""
 
-    def offer(self, entry: bytes, writer: Writer) -> KvtwistError | None: ...
+    def offer(self, entry: bytes, writer: Writer) -> KvtwistError | None:
+        """Propose an entry; why not, if it was not even proposed."""
 
 
 class Expiry:
