@@ -246,9 +246,9 @@ class ForwardedTests(AskingCase):
         way, or goes to another key."""
         keys = [self.cluster.key_of(number) for number in (2, 3)]
         onces = []
-        for key in keys:
+        for seq, key in enumerate(keys):
             opened = self.ask(OpenSession, 1, key=key, idle_ms=IDLE_MS)
-            onces.append(pack_once(opened["generation"], opened["session"], 0, 0))
+            onces.append(pack_once(opened["generation"], opened["session"], seq, 0))
         first = self.ask(
             PutMany,
             1,
