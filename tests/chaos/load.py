@@ -189,9 +189,7 @@ class Worker:
                 case Kind.INCREMENT:
                     amount = self._random.randrange(1, 10)
                     ticket = begin(lane, kind, key, at=at, amount=amount)
-                    increment: Callable[[bytes, int], Awaitable[Any]]
-                    increment = self._client.increment  # type: ignore[attr-defined]
-                    self._added(ticket, key, await increment(key, amount))
+                    self._added(ticket, key, await self._client.increment(key, amount))
         except KvtwistError as error:
             history.failed(ticket, error, is_visit=is_visit)
             if isinstance(error, VersionMismatch):
