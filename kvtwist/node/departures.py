@@ -30,7 +30,7 @@ from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 from kvtwist.core.raft.messages import InstallSnapshot
-from kvtwist.errors import KvtwistError, Unavailable
+from kvtwist.errors import KvtwistError, Overloaded, Unavailable
 from kvtwist.node.outgoing import Outgoing, opened
 from kvtwist.storage.store import Condition, Store
 from kvtwist.wire import commands
@@ -271,8 +271,10 @@ class Departures:
                     reading = outgoing.read()
                 pieces = _cut(data)
                 for at, piece in enumerate(pieces, start=1):
-                    await _say(link, transfer, number, piece, is_read and at == len(pieces))
-                    self._check(departure)
+                    last = is_read and at == len(pieces)
+                    await _say(link, transfer, number, piece, last)
+                    if not last:  # else the replica may have told that it has it
+                        self._check(departure)
                     number += 1
                 sent_bytes += len(data)
         except KvtwistError:
@@ -297,7 +299,7 @@ class Departures:
     def _failed(self, failure: Failure, departure: _Departure) -> None:
         if not failure.check(KvtwistError):
             _log.failure("a bug: {name} failed", failure, name=departure.name)
-        elif not departure.is_over:
+        elif not departure.is_over and not failure.check(Overloaded):
             self._seldom.warn(f"{departure.name} was not sent: {failure.value}")
         self._end(departure, delivered=False)
 

@@ -103,7 +103,10 @@ class BackTests(SnapshotCase):
         """It has everything, reads are linearizable there, and it counts for the majority."""
         self.leave_behind()
         self.group.start(3)
+        warned: list[str] = []
+        self.patch(self.group.nodes[1].departures._seldom, "warn", warned.append)
         self.group.run(3.0)
+        self.assertEqual(warned, [])
         self.assertEqual(self.group.get(3, b"key-59"), b"59" * 20)
         self.assertEqual(self.group.get(3, b"before"), b"1")
         self.assert_same(1, 2, 3)
@@ -177,7 +180,10 @@ class BackTests(SnapshotCase):
         platter.is_cold = True
         self.group.start(3)
         self.group.run_until(lambda: self.group.replica(3)._installing.is_switching)
+        early = DeferredReader(stored_key(0, b"before"))
+        self.group.replica(3)._reads.append((0, [early]))
         self.assertIsNone(self.group.replica(3).apply())  # nothing is loaded that is not durable
+        self.assertNoResult(early)
         read = self.group.replica(3).read(b"key-59", 0)
         seen: list[Any] = []
         read.addBoth(seen.append)
