@@ -435,10 +435,6 @@ class Replica:
         self._base = None
         self._to_apply.clear()
         self._compaction.measure()
-        gone = [index for index in self._proposals if index <= self.raft.log.compacted_index]
-        for index in gone:
-            why = "this replica was sent a snapshot, which does not say what became of it"
-            _tell(self._proposals.pop(index)[1].lost, OutcomeUnknown(why))
 
     def written(self, written: Written) -> None:
         """What `take` has put into a batch is durable."""

@@ -155,8 +155,9 @@ def valid_streams(chance: random.Random) -> Iterator[bytes]:
         "started_ms": 1, "features": ["x"], "auth": b"", "trace": b"t", "keyspace": 0,
         "partition": 0, "backup": 1, "number": 0, "last": True,
         "cluster": b"c" * 16, "messages": RAFT, "willing": True,
-        "first": 2, "count": 5, "group": 2, "sender": 1, "to": 2, "term": 3, "index": 9, "snapshot_term": 2,
-        "configuration": Configuration((1, 2, 3)).encode(), "transfer": 1,
+        "first": 2, "count": 5, "transfer": 1,
+        "group": 2, "sender": 1, "to": 2, "term": 3, "index": 9, "snapshot_term": 2,
+        "configuration": Configuration((1, 2, 3)).encode(),
         "piece": write_box({COMMAND: b"Get", b"key": b"k"}),
     }  # fmt: skip
     frequent = {name: values[name] for name in ("key", "value", "timeout_ms")}

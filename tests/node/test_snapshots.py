@@ -280,6 +280,7 @@ class CrashTests(SnapshotCase):
         self.group.run(2.0)
         self.assertEqual(self.views(1), 0)
         self.assertEqual(self.group.nodes[1].departures.under_way_count, 0)
+        self.assertEqual(self.group.replica(1)._compaction._held, {})
 
 
 class ManyTests(SnapshotCase):
@@ -655,6 +656,42 @@ class BoundTests(SnapshotCase):
         self.group.run_until(lambda: bool(ended))
         record = self.group.network.result_of(reader)
         self.assertEqual(bytes(record.value), b"1")
+
+    def test_its_connection_is_lost_while_it_is_filled(self) -> None:
+        """What comes of a piece that was in hand must not be written after all was removed."""
+        slow: Any = self.node.store._reader
+        slow._seconds = 0.1
+        transfer = self.offer()
+        respond: Any = self.node.arrivals.responders()[commands.SnapshotPiece]
+        said = {"number": 0, "piece": b"".join(self.stream[:-1]), "last": False}
+        ended: list[Any] = []
+        respond(self.line, {"keyspace": None, "transfer": transfer, **said}).addBoth(ended.append)
+        self.group.run(0.05)
+        self.line.lose()
+        self.group.run(1.0)
+        self.assertIsInstance(ended[0].value, Unavailable)
+        self.assert_untouched()
+
+    def test_another_one_meanwhile(self) -> None:
+        """It would fill, and first empty, the generation that is being made the group's own."""
+        ended = self.begin_last(self.offer())
+        self.group.run_until(lambda: self.group.replica(3).is_installing)
+        self.refused(Unavailable, lambda: self.offer(index=self.index + 5))
+        self.group.run(1.0)
+        self.assertEqual(ended, [{}])
+        self.assertEqual(self.group.digest(3), self.group.digest(1))
+        self.assertGreater(self.offer(index=self.index + 5), 0)
+
+    def test_marks_never_fall(self) -> None:
+        """S7: that nothing of the log is durable for a moment is no reason to forget what was."""
+        for last in (5, 6):
+            self.append(last)
+            self.group.run(1.5)
+        marks = self.node.directory.marks.known
+        self.assertGreaterEqual(marks[GROUP].committed, 5)
+        self.pour(self.offer(term=self.term + 1), self.stream)
+        self.assertEqual(marks[GROUP].term, self.term + 1)
+        self.assertGreaterEqual(marks[GROUP].committed, 5)
 
     def test_its_connection_is_lost_at_the_last_moment(self) -> None:
         """It is the replica's then, and not to be removed."""
