@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.chaos.evidence import read, write
+from tests.chaos.evidence import FILE, read, write
 from tests.chaos.verdict import wrong_with
 from tests.linearizability.history import Kind, Operation, Outcome
 from tests.linearizability.written import added, got, not_swapped, put, removed
@@ -76,6 +77,7 @@ class EvidenceTests(SynchronousTestCase):
             removed("a", (1, 2), None, 3),
             replace(put("a", (1, 2), b"v", 1), outcome=Outcome.UNKNOWN, answer=None),
         ]
-        path = Path(self.mktemp())
-        write(path, history)
-        self.assertEqual(read(path), history)
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory, FILE)
+            write(path, history)
+            self.assertEqual(read(path), history)

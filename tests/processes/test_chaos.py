@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,14 @@ PER_SECOND_MIN = 10
 class ChaosTests(SynchronousTestCase):
     """Three nodes, four clients."""
 
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory(prefix="kvtwist-test-")
+        self.addCleanup(directory.cleanup)
+        self.directory = Path(directory.name)
+
     def run_campaign(self, *arguments: str) -> tuple[int, dict[str, Any]]:
         """A campaign's exit status and report."""
-        report = Path(self.mktemp()).absolute()
+        report = self.directory / "report.json"
         size = ("--nodes=3", "--clients=4", "--partitions=8", "--per-second=200", "--no-netns")
         minimum = f"--per-second-min={PER_SECOND_MIN}"
         command = (sys.executable, "-m", "tests.chaos", *size, minimum, f"--json={report}")
@@ -65,9 +71,13 @@ class ChaosTests(SynchronousTestCase):
     def test_nodes_that_keep_nothing(self) -> None:
         """X2: what a node in memory loses when it is killed is found; else a campaign that passes
         would say nothing."""
-        evidence = Path(self.mktemp()).absolute()
         status, report = self.run_campaign(
-            "--memory", "--seconds=4", "--seed=1", "--faults", "KILL", f"--evidence={evidence}"
+            "--memory",
+            "--seconds=4",
+            "--seed=1",
+            "--faults",
+            "KILL",
+            f"--evidence={self.directory}",
         )
         self.assertEqual((status, report["verdict"]), (1, "FAILED"), self.said)
         self.assertIn("not linearizable", report["wrong"][0])
