@@ -1,10 +1,11 @@
 """How a request is made: one attempt after another, while its nature and its time allow.
 
-The first attempt goes to the node that owns the key, if it is connected; later ones to whoever is
-reached, who forwards, and to those last who have not answered. Whether there is another is
-`kvtwist.wire.again`'s rule; of a write that has a session, `kvtwist.client.sessions` knows what
-became of the attempts before. A write without one is waited for as long as there is time, since it
-will not be sent again; all other attempts are shorter, so that a node that is frozen costs one.
+The first attempt goes to the node that leads the partition, as far as is known, if it is connected;
+later ones to whoever is reached, who forwards, and to those last who have not answered. Whether
+there is another is `kvtwist.wire.again`'s rule; of a write that has a session,
+`kvtwist.client.sessions` knows what became of the attempts before. A write without one is waited
+for as long as there is time, since it will not be sent again; all other attempts are shorter, so
+that a node that is frozen costs one.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class Attempts:
     ) -> Deferred[_Result]:
         """Send one request, again if need and nature allow, until its time is up.
 
-        The first attempt, to an owner that is connected, is made without the coroutine that the
+        The first attempt, to a leader that is connected, is made without the coroutine that the
         others run in, unless it is a write that has, or needs, a session. Most of `get` and `put`
         do not even come here (`kvtwist.client.request`).
 
@@ -151,7 +152,18 @@ class Attempts:
         if command not in commands.WRITES or is_named:
             seconds = min(seconds, patience_seconds)
         arguments["timeout_ms"] = whole_ms(seconds)
-        return link.call(command, arguments, seconds + GRACE_SECONDS)
+        answer = link.call(command, arguments, seconds + GRACE_SECONDS)
+        if "key" in arguments:
+            answer.addCallback(self._answered, arguments["key"])
+        return answer
+
+    def _answered(self, answer: Values, key: bytes) -> Values:
+        self._owners.taught(key, answer)
+        return answer
+
+    def taught(self, key: bytes, answer: Values) -> None:
+        """An answer may say who leads."""
+        self._owners.taught(key, answer)
 
     async def topology(self) -> Table:
         """The table, asked anew."""

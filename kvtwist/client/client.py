@@ -89,7 +89,6 @@ class Client:
         self._attempts = Attempts(
             reactor, self._links, self._owners, seconds, chance, timeout_seconds
         )
-        self._again = self._attempts.again
         self._sessions = self._attempts.sessions
         self._timeout_seconds = timeout_seconds
         # Who has no time at all goes the ordinary way, which says so.
@@ -108,7 +107,7 @@ class Client:
         key = _bytes("key", key)
         connection = self._frequent_connection(key)
         if connection is not None:
-            request = Request(self._again, key, None, self._seconds(), self._attempt_seconds)
+            request = Request(self._attempts, key, None, self._seconds(), self._attempt_seconds)
             if connection.ask(request, get_body(key, self._attempt_end)):
                 return request
         return self._request(commands.Get, {"key": key}, results.record)
@@ -132,14 +131,14 @@ class Client:
         """The first attempt of a `put`; ``None``: the ordinary way has to be taken."""
         slots = self._sessions.slots
         if not slots:
-            request = PutRequest(self._again, key, value, self._seconds(), self._put_seconds)
+            request = PutRequest(self._attempts, key, value, self._seconds(), self._put_seconds)
             sent = connection.ask(request, put_body(key, value, self._put_end))
             return request if sent else None
         session = slots[partition].session
         if session is None or (seq := session.begin()) is None:
             return None
         named = OnceRequest(
-            self._again, key, value, self._seconds(), self._attempt_seconds, session, seq
+            self._attempts, key, value, self._seconds(), self._attempt_seconds, session, seq
         )
         once = session.once(seq)
         if connection.ask(named, put_body(key, value, self._attempt_end, once)):

@@ -1,4 +1,4 @@
-"""A `get` or `put` on its way to an owner that is connected: nearly all requests, and their cost.
+"""A `get` or `put` on its way to a leader that is connected: nearly all requests, and their cost.
 
 One object is the caller's Deferred, the call that waits for the answer, and what is needed to try
 again if there is none. Whether to try again, and how, is `kvtwist.client.attempts`'s business.
@@ -6,8 +6,7 @@ again if there is none. Whether to try again, and how, is `kvtwist.client.attemp
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -21,11 +20,20 @@ from kvtwist.wire.calls import Call
 from kvtwist.wire.codec import Codec, Values, codec_of
 
 
+class Attempting(Protocol):
+    """What knows how to try again: `kvtwist.client.attempts.Attempts`."""
+
+    def again(self, request: Request, error: KvtwistError) -> Deferred[Any]:
+        """Make the other attempts, after *error*, which is raised if it is for good."""
+
+    def taught(self, key: bytes, answer: Values) -> None:
+        """Take note of what an answer says of who leads."""
+
+
 class Request(Call):
     """The first attempt of a `get`.
 
-    :param again: makes the other attempts, after an error: a Deferred of the result. It raises an
-        error that is for good.
+    :param attempts: makes the other attempts.
     :ivar begun_seconds: when the request was made, on the client's clock.
     """
 
@@ -34,7 +42,7 @@ class Request(Call):
 
     def __init__(
         self,
-        again: Callable[[Request, KvtwistError], Deferred[Any]],
+        attempts: Attempting,
         key: bytes,
         value: bytes | None,
         begun_seconds: float,
@@ -44,7 +52,7 @@ class Request(Call):
         self.begun_seconds = begun_seconds
         self.key = key
         self.value = value
-        self._again = again
+        self._attempts = attempts
         self._others: Deferred[Any] | None = None
 
     def arguments(self) -> Values:
@@ -61,6 +69,7 @@ class Request(Call):
 
     def answered(self, answer: Values) -> None:
         """The answer has come, in a box that was not of the frequent form."""
+        self._attempts.taught(self.key, answer)
         try:
             result = self.finish(answer)
         except KvtwistError as error:
@@ -78,7 +87,7 @@ class Request(Call):
     def failed(self, error: KvtwistError) -> None:
         """This attempt has no answer."""
         try:
-            self._others = others = self._again(self, error)
+            self._others = others = self._attempts.again(self, error)
         except Exception:
             self.errback(Failure())
         else:
@@ -124,7 +133,7 @@ class OnceRequest(PutRequest):
 
     def __init__(
         self,
-        again: Callable[[Request, KvtwistError], Deferred[Any]],
+        attempts: Attempting,
         key: bytes,
         value: bytes,
         begun_seconds: float,
@@ -132,7 +141,7 @@ class OnceRequest(PutRequest):
         session: Session,
         seq: int,
     ) -> None:
-        super().__init__(again, key, value, begun_seconds, timeout_seconds)
+        super().__init__(attempts, key, value, begun_seconds, timeout_seconds)
         self._session = session
         self._seq = seq
 
@@ -150,6 +159,7 @@ class OnceRequest(PutRequest):
 
     def answered(self, answer: Values) -> None:
         """The answer has come, in a box that was not of the frequent form."""
+        self._attempts.taught(self.key, answer)
         try:
             version = self.finish(answer)
         except KvtwistError as error:

@@ -51,22 +51,25 @@ class RequestTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.client, self.peer = Connection(Deadlines(Clock())), RawPeer()
         self.wire = Loopback(self.client, self.peer)
-        self.again: list[KvtwistError] = []
+        self.errors: list[KvtwistError] = []
 
     def request(self, value: bytes | None) -> Request:
         """A `get`, or a `put` of *value*, that has reached the node."""
         make = Request if value is None else PutRequest
-        request = make(self.tried, b"k", value, 0.0, SECONDS)
+        request = make(self, b"k", value, 0.0, SECONDS)
         is_get = value is None
         body = frequent.get_body(b"k", END) if is_get else frequent.put_body(b"k", b"v", END)
         self.assertTrue(self.client.ask(request, body))
         self.wire.pump()
         return request
 
-    def tried(self, request: Request, error: KvtwistError) -> Deferred[Any]:
+    def again(self, request: Request, error: KvtwistError) -> Deferred[Any]:
         """Notes what would be weighed; there is no other attempt."""
-        self.again.append(error)
+        self.errors.append(error)
         raise error
+
+    def taught(self, key: bytes, answer: Values) -> None:
+        """Nobody is taught anything."""
 
     def say(self, short: bool, version: int, value: bytes | None) -> None:
         """The node's answer to the last request, in the frequent form or another."""
@@ -95,7 +98,7 @@ class RequestTests(SynchronousTestCase):
                 request = self.request(value)
                 self.say(short, *answer)
                 self.assertEqual(self.successResultOf(request), result)
-        self.assertEqual(self.again, [])
+        self.assertEqual(self.errors, [])
 
     def test_anothers_answer(self) -> None:
         """Else a `get` says that there is no such key, a `put` that it has written nothing."""
@@ -104,7 +107,7 @@ class RequestTests(SynchronousTestCase):
                 request = self.request(value)
                 self.say(short, *answer)
                 self.failureResultOf(request, OutcomeUnknown)
-                self.assertIsInstance(self.again.pop(), OutcomeUnknown)
+                self.assertIsInstance(self.errors.pop(), OutcomeUnknown)
 
     def test_ordinary_answers(self) -> None:
         """The same for the results of the ordinary way."""
@@ -124,7 +127,7 @@ class AgainTests(SynchronousTestCase):
         attempts = Attempts(clock, links, owners, clock.seconds, lambda: 0.5, SECONDS)
         for error, forgets in ((NotSent(), False), (NotLeader(), True)):
             owners.table = table = cast("Table", object())
-            request = Request(attempts.again, b"k", None, 0.0, SECONDS)
+            request = Request(attempts, b"k", None, 0.0, SECONDS)
             again = attempts.again(request, error)
             self.assertIs(owners.table, None if forgets else table)
             again.cancel()

@@ -86,7 +86,9 @@ class Load:
         await link.when_connected(5.0)
         table = Table.from_answer(await link.call(DescribeTopology, {}, 5.0))
         keys = (b"key-%d" % number for number in range(1000))
-        return [key for key in keys if table.owner_address(key) == owner][: WRITERS + 1]
+        return [key for key in keys if table.leader_address(table.partition_of(key)) == owner][
+            : WRITERS + 1
+        ]
 
     async def unreachable(self, node: int) -> list[str]:
         """Which peers a node cannot reach on its control links."""
