@@ -27,7 +27,6 @@ from kvtwist.client.sessions import IDLE_MS, Sessions, Ticket
 from kvtwist.client.table import Table
 from kvtwist.errors import (
     KvtwistError,
-    NoAnswer,
     NotDone,
     NotLeader,
     NotSent,
@@ -101,7 +100,7 @@ class Attempts:
         do not even come here (`kvtwist.client.request`).
 
         :param ticket: of a write that was sent before, with others.
-        :param silent: who did not answer then.
+        :param silent: who was asked then, and was of no use.
         """
         link = self._owners.connected(arguments["key"])
         is_write = command in commands.WRITES
@@ -129,7 +128,7 @@ class Attempts:
             raise
         deadline = request.begun_seconds + self._timeout_seconds
         wanted, finish = request.arguments(), request.finish
-        silent = [self._owners.connected(request.key)] if isinstance(error, NoAnswer) else []
+        silent = [self._owners.connected(request.key)] if _is_of_no_use(error) else []
         attempts = self._others(command, wanted, finish, deadline, ticket, trouble, silent)
         return Deferred.fromCoroutine(attempts)
 
@@ -187,7 +186,7 @@ class Attempts:
     ) -> Deferred[_Result]:
         error = expected(failure)
         trouble = self._weighed(command, error)
-        silent = [self._owners.connected(arguments["key"])] if isinstance(error, NoAnswer) else []
+        silent = [self._owners.connected(arguments["key"])] if _is_of_no_use(error) else []
         ticket = Ticket(self.sessions) if command in commands.WRITES else None
         attempts = self._others(command, arguments, finish, deadline, ticket, trouble, silent)
         return Deferred.fromCoroutine(attempts)
@@ -205,7 +204,7 @@ class Attempts:
         """The attempts after *trouble*; all of them, if there was none yet.
 
         :param ticket: the write's; ``None``: it is none.
-        :param silent: who has not answered the attempts before.
+        :param silent: who was asked before, and was of no use.
         """
         key, unheard = arguments["key"], {*silent}
         try:
@@ -227,7 +226,7 @@ class Attempts:
                     answer = await self.one(link, command, arguments, deadline, patience)
                     return finish(answer)
                 except KvtwistError as error:
-                    if isinstance(error, OutcomeUnknown):
+                    if _is_of_no_use(error):
                         unheard.add(link)
                     trouble = self._weighed(command, error, ticket)
         finally:
@@ -287,6 +286,12 @@ class Attempts:
         seconds = min(RETRY_DELAY_SECONDS * 2.0**attempt, RETRY_DELAY_SECONDS_MAX)
         seconds = min(seconds * (1 + self._chance()) / 2, deadline - self._seconds())
         await deferLater(self._reactor, max(0.0, seconds), lambda: None)
+
+
+def _is_of_no_use(error: KvtwistError) -> bool:
+    """Whether somebody else is to be asked next: no answer has come, or who was asked could not
+    bring it to anybody who leads. It may be cut off from all who could (R9)."""
+    return isinstance(error, (OutcomeUnknown, Unavailable))
 
 
 def patience_seconds(arguments: Values, attempt: int) -> float:

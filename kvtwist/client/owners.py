@@ -56,7 +56,7 @@ class Owners:
     ) -> Link:
         """The leader's link if it is up, or may soon be; else any that is.
 
-        :param silent: are taken only if there is no other: they have not answered before.
+        :param silent: are taken only if there is no other: they were asked before, in vain.
         :raises NotSent: after *seconds*.
         """
         end = self._seconds() + seconds
