@@ -10,13 +10,18 @@ at on its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
+from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.protocols import amp
+from twisted.python.failure import Failure
 
 from kvtwist.core.ring import partitions_of
+from kvtwist.core.state.answers import Answer
+from kvtwist.core.state.contents import stored_key
+from kvtwist.core.state.records import Record
 from kvtwist.core.topology import Member
 from kvtwist.errors import (
     KvtwistError,
@@ -27,11 +32,12 @@ from kvtwist.errors import (
     TooLarge,
 )
 from kvtwist.node.limits import Limits
+from kvtwist.node.operations import answer_to
 from kvtwist.node.partitions import MemoryPartitions, Partitions, no_sessions
 from kvtwist.node.router import Router, check_keyspace
 from kvtwist.wire.again import may_be_sent_again
 from kvtwist.wire.applied import join_applied, pack_applied, unpack_applied
-from kvtwist.wire.commands import ANSWER_BYTES_MAX, Get, GetMany, Put, PutMany
+from kvtwist.wire.commands import ANSWER_BYTES_MAX, GetMany, Put, PutMany
 from kvtwist.wire.connection import Arguments, Connection, Responder
 from kvtwist.wire.failures import pack_failure, unpack_failure
 from kvtwist.wire.once import ONCE_BYTES
@@ -109,6 +115,82 @@ class _Results:
                 room -= len(value)
 
 
+class _Waiting:
+    """The keys of a request that are worked on here.
+
+    :param here: the partition of each, under its place.
+    :param applied: how far a partition is.
+
+    :ivar done: fires when something has become of all of them.
+    """
+
+    def __init__(
+        self, here: Mapping[int, int], results: _Results, applied: Callable[[int], int]
+    ) -> None:
+        self._left = dict(here)
+        self._results = results
+        self._applied = applied
+        self.done: Deferred[Arguments] = Deferred()
+
+    def took(self, at: int, version: int, value: bytes | None) -> None:
+        """One is done."""
+        number = self._left.pop(at, None)
+        if number is None:
+            return  # its time was up
+        results = self._results
+        results.versions[at], results.values[at] = version, value
+        results.applied[number] = max(self._applied(number), results.applied.get(number, 0))
+        if not self._left:
+            self.done.callback({})
+
+    def failed(self, at: int, error: KvtwistError) -> None:
+        """One is not, or nobody can say."""
+        if self._left.pop(at, None) is None:
+            return
+        self._results.errors[at] = error
+        if not self._left:
+            self.done.callback({})
+
+    def end(self, failure: Failure) -> None:
+        """The time of all that are left is up."""
+        error = failure.value
+        if not isinstance(error, KvtwistError):
+            failure.raiseException()
+        self._results.errors.update(dict.fromkeys(self._left, error))
+        self._left.clear()
+
+
+class _Key:
+    """One of them: a `kvtwist.node.waiting.Writer`, or a `Reader`."""
+
+    __slots__ = ("_at", "_waiting", "key")
+
+    def __init__(self, waiting: _Waiting, at: int, key: bytes) -> None:
+        self._waiting = waiting
+        self._at = at
+        self.key = key
+
+    def applied(self, answer: Answer) -> None:
+        """It was written."""
+        try:
+            version = answer_to(Put, answer)["version"]
+        except KvtwistError as error:
+            self.lost(error)
+        else:
+            self._waiting.took(self._at, version, None)
+
+    def found(self, record: Record | None) -> None:
+        """It was read."""
+        if record is None:
+            self._waiting.took(self._at, 0, None)
+        else:
+            self._waiting.took(self._at, record.version, record.value)
+
+    def lost(self, error: KvtwistError) -> None:
+        """It was not, or nobody can say."""
+        self._waiting.failed(self._at, error)
+
+
 class Batches:
     """The responder of `GetMany` and `PutMany`."""
 
@@ -183,14 +265,12 @@ class Batches:
         todo = [*range(len(arguments["keys"]))]
         for attempt in count():
             here, elsewhere = self._located(results, arguments, todo)
-            parts = [
+            parts: list[Deferred[Any]] = [
                 Deferred.fromCoroutine(self._part(command, arguments, *part, deadline, results))
                 for part in elsewhere.items()
             ]
-            parts += [
-                Deferred.fromCoroutine(self._one(command, arguments, *place, deadline, results))
-                for place in here.items()
-            ]
+            if here:
+                parts.append(self._begin(command, arguments, here, deadline, results))
             await gatherResults(parts, consumeErrors=True)
             todo = self._left(command, arguments, results, todo)
             if not todo or self._router.is_over(deadline) or arguments["forwarded"]:
@@ -237,31 +317,29 @@ class Batches:
                 elsewhere.setdefault(leader, []).append(at)
         return here, elsewhere
 
-    async def _one(
+    def _begin(
         self,
         command: type[amp.Command],
         arguments: Arguments,
-        at: int,
-        number: int,
+        here: Mapping[int, int],
         deadline: float,
         results: _Results,
-    ) -> None:
-        """One key that this node leads."""
-        values, onces = arguments.get("values"), arguments.get("onces")
-        wanted = arguments | {
-            "key": arguments["keys"][at],
-            "value": values and values[at],
-            "once": onces and onces[ONCE_BYTES * at : ONCE_BYTES * (at + 1)],
-        }
-        try:
-            applied = self._partitions.apply(number, _ALONE[command], wanted)
-            if not isinstance(applied, dict):
-                applied = await self._router.bounded(applied, command, deadline)
-        except KvtwistError as error:
-            results.errors[at] = error
-        else:
-            results.take([at], [applied["version"]], [applied.get("value")])
-            join_applied(results.applied, {number: self._partitions.applied(number)})
+    ) -> Deferred[Any]:
+        """The keys that this node leads: the partition of each under its place."""
+        keys, values, partitions = arguments["keys"], arguments.get("values"), self._partitions
+        onces = arguments.get("onces")
+        waiting = _Waiting(here, results, partitions.applied)
+        for at, number in here.items():
+            one = _Key(waiting, at, stored_key(0, keys[at]))
+            once = onces and onces[ONCE_BYTES * at : ONCE_BYTES * (at + 1)]
+            try:
+                if values is None:
+                    partitions.read(number, one)
+                else:
+                    partitions.write(number, keys[at], values[at], once, one)
+            except KvtwistError as error:
+                one.lost(error)
+        return self._router.bounded(waiting.done, command, deadline).addErrback(waiting.end)
 
     async def _part(
         self,
@@ -288,9 +366,6 @@ class Batches:
             return self.route(command, arguments)
 
         return respond
-
-
-_ALONE: Mapping[type[amp.Command], type[amp.Command]] = {GetMany: Get, PutMany: Put}
 
 
 def _apply(

@@ -29,7 +29,7 @@ from kvtwist.node.outgoing import Outgoing, opened
 from kvtwist.node.post import Post
 from kvtwist.node.replica import Replica
 from kvtwist.node.replicas import Replicas
-from kvtwist.node.waiting import ShortReader, ShortWriter
+from kvtwist.node.waiting import Reader, ShortReader, ShortWriter, Writer
 from kvtwist.storage import logs
 from kvtwist.storage.directory import DataDirectory
 from kvtwist.storage.engine import Batch
@@ -39,7 +39,7 @@ from kvtwist.storage.states import StoredState, load_state, new_state, remove_gr
 from kvtwist.storage.store import Condition, Store
 from kvtwist.wire import commands
 from kvtwist.wire.connection import Arguments, Connection, Responder, Unanswered
-from kvtwist.wire.once import names_session
+from kvtwist.wire.once import names_session, unpack_once
 from kvtwist.wire.turn import Turn
 
 LEAVING_SECONDS_MAX = 1.0
@@ -151,8 +151,7 @@ class DurablePartitions:
         replica = self._leading(number)
         if command is commands.Get:
             return replica.read(arguments["key"], arguments["keyspace"] or 0).addCallback(seen)
-        if self._store.condition is not Condition.OPEN:
-            raise DiskFull(f"{self._name} cannot write: {self._store.trouble}")
+        self._check_room()
         generation = replica.generation
         proposed = replica.propose(proposal(command, arguments, generation))
         return proposed.addCallback(lambda answer: answer_to(command, answer, generation))
@@ -170,9 +169,32 @@ class DurablePartitions:
         if self._store.condition is not Condition.OPEN or (once and not names_session(once)):
             return None
         writer = ShortWriter(replica, place)
-        whose = WHOSE.pack(replica.generation, NO_SESSION, 0, 0) if once is None else once
-        entry = encode_put(replica.stamp_ms(), whose, key, value)
-        return writer if replica.offer(entry, writer) is None else None
+        return writer if _offer(replica, key, value, once, writer) is None else None
+
+    def write(
+        self, number: int, key: bytes, value: bytes, once: bytes | None, writer: Writer
+    ) -> None:
+        """Propose it.
+
+        :raises NotLeader: when another one has to.
+        """
+        if once is not None:
+            unpack_once(once)  # which says what is wrong with it
+        replica = self._leading(number)
+        self._check_room()
+        refused = _offer(replica, key, value, once, writer)
+        if refused is not None:
+            raise refused
+
+    def read(self, number: int, reader: Reader) -> None:
+        """Have it confirmed; likewise."""
+        refused = self._leading(number).ask(reader)
+        if refused is not None:
+            raise refused
+
+    def _check_room(self) -> None:
+        if self._store.condition is not Condition.OPEN:
+            raise DiskFull(f"{self._name} cannot write: {self._store.trouble}")
 
     def _leading(self, number: int) -> Replica:
         """The replica of the partition here, if it leads.
@@ -315,3 +337,11 @@ class DurablePartitions:
         )
         changed(replica)
         return replica
+
+
+def _offer(
+    replica: Replica, key: bytes, value: bytes, once: bytes | None, writer: Writer
+) -> KvtwistError | None:
+    """Have a put applied; why not, if it was not proposed."""
+    whose = WHOSE.pack(replica.generation, NO_SESSION, 0, 0) if once is None else once
+    return replica.offer(encode_put(replica.stamp_ms(), whose, key, value), writer)

@@ -11,13 +11,18 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred, succeed
 from twisted.protocols import amp
 
-from kvtwist.core.partition import Conditional, Partition, Record
+from kvtwist.core.partition import ABSENT, Conditional, Partition, Record
+from kvtwist.core.state.answers import Written
 from kvtwist.core.state.commands import NO_SESSION
+from kvtwist.core.state.contents import KEYSPACE_BYTES
+from kvtwist.core.state.outcomes import Changed
+from kvtwist.core.state.records import Record as Seen
 from kvtwist.core.topology import Topology
 from kvtwist.errors import KvtwistError, Refused, SessionRefused
 from kvtwist.node.description import EMPTY, Page, Standing
 from kvtwist.node.operations import counted_or_raise
 from kvtwist.node.outgoing import Outgoing
+from kvtwist.node.waiting import Reader, Writer
 from kvtwist.wire import commands
 from kvtwist.wire.boxes import VALUE_BYTES_MAX
 from kvtwist.wire.connection import Arguments, Responder, Unanswered
@@ -65,6 +70,17 @@ class Partitions(Protocol):
 
         ``None``, and nothing is done, when there is anything to say but the answer: `apply` does.
         """
+
+    def write(
+        self, number: int, key: bytes, value: bytes, once: bytes | None, writer: Writer
+    ) -> None:
+        """Put *value* under *key* in partition *number*, and tell *writer*.
+
+        :raises KvtwistError: when nothing was begun; then nobody is told.
+        """
+
+    def read(self, number: int, reader: Reader) -> None:
+        """Tell *reader* what there is in partition *number*; likewise."""
 
     def applied(self, number: int) -> int:
         """How far partition *number*, which has been used, is applied."""
@@ -166,6 +182,23 @@ class MemoryPartitions:
         if len(record.value) > VALUE_BYTES_MAX:
             return None
         return get_answer(record.version, record.value, mark)
+
+    def write(
+        self, number: int, key: bytes, value: bytes, once: bytes | None, writer: Writer
+    ) -> None:
+        """Put it there.
+
+        :raises SessionRefused: when it carries ``once``.
+        """
+        if once is not None:
+            raise no_sessions()
+        version = self.partition(number).put(key, value)
+        writer.applied(Written((Changed(version),)))
+
+    def read(self, number: int, reader: Reader) -> None:
+        """Look."""
+        record = self.partition(number).get(reader.key[KEYSPACE_BYTES:])
+        reader.found(None if record is None else Seen(record.value, record.version, ABSENT))
 
     def partition(self, number: int) -> Partition:
         """Partition *number*."""
