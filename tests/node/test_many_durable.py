@@ -11,12 +11,13 @@ from kvtwist.core.state.outcomes import Changed
 from kvtwist.errors import KvtwistError, OutcomeUnknown, Overloaded, Unavailable
 from kvtwist.node.replica import Replica
 from kvtwist.node.waiting import Reader, Writer
+from kvtwist.wire.applied import unpack_applied
 from kvtwist.wire.boxes import ERROR_CODE
 from kvtwist.wire.codec import codec_of
 from kvtwist.wire.commands import GetMany, PutMany
 from kvtwist.wire.connection import Arguments
 from kvtwist.wire.failures import unpack_failure
-from tests.node.test_short_way_durable import Asked
+from tests.node.test_short_way_durable import PARTITIONS, Asked
 
 KEYS = [b"a", b"b", b"c", b"d"]
 TAG = b"1"
@@ -51,7 +52,10 @@ class ManyTests(SynchronousTestCase):
         got = self.get_many()
         self.assertEqual(got["versions"], put["versions"])
         self.assertEqual(got["values"], [b"v"] * len(KEYS))
-        self.assertEqual(len(got["applied"]), len(put["applied"]))
+        cluster_id, _ = self.node.router.owned()
+        for answer in (put, got):
+            applied = {at: self.node.partitions.applied(at) for at in range(PARTITIONS)}
+            self.assertEqual(unpack_applied(cluster_id, answer["applied"]), applied)
 
     def test_their_time(self) -> None:
         """Promise 5, C1: a key that nobody answers for is unknown when the time is up, the others
