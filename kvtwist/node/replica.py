@@ -142,7 +142,7 @@ class Replica:
         self._asked: dict[bytes, list[Reader]] = {}
         self._reads: deque[_Reads] = deque()
         self._to_apply: deque[tuple[Entry, Command | LonePut | None]] = deque()
-        self._has_changes = False
+        self.has_changes = False
         self._base: Snapshot | None = None
         self._saved_index = state.machine.applied_index
         self._savings: deque[tuple[int, Deferred[None]]] = deque()
@@ -368,22 +368,25 @@ class Replica:
             self._forget_state(last_installed)
         if ready is not None:
             self._take_ready(ready, batch)
-        state, applied = self._take_changes(batch), self.applied_index
         self._take_base(batch)
         is_switch = last_installed is not None
-        if ready is not None and (ready.hard_state is not None or ready.entries or is_switch):
+        if ready is not None and (ready.must_sync or is_switch):
             mark, sync = self._new_mark(), ready.must_sync
-            return Written(ready.number, state, applied, sync, mark, is_switch)
+            return Written(ready.number, sync=sync, mark=mark, is_switch=is_switch)
         # A Ready with nothing to persist is not told of: it would be taken for all before it.
-        return None if state is None else Written(None, state, applied)
+        return None
 
-    def _take_changes(self, batch: Batch) -> int | None:
-        if not self._has_changes:
+    def take_changes(self, batch: Batch) -> Written | None:
+        """Put into *batch* what was applied since the last time; as `take`.
+
+        It need not be there soon: whatever it says is in the log as well.
+        """
+        if not self.has_changes:
             return None
-        self._has_changes = False
+        self.has_changes = False
         changes, number = self._state.take_batch()
         batch.extend(changes)
-        return number
+        return Written(state=number, applied=self.applied_index)
 
     def _new_mark(self) -> Mark | None:
         """Of a new term or vote: what a store that goes back would forget (S7)."""
@@ -410,7 +413,8 @@ class Replica:
                 self._send(self.group, message)
         for to in ready.snapshots_wanted:
             self._wanted(self.followers, to)
-        if ready.snapshot is None:
+        if ready.snapshot is None and ready.must_sync:
+            # That more is committed says the state as well, once it is written.
             self._take_entries(ready, batch)
         self._to_apply.extend((entry, _command(entry)) for entry in ready.committed)
         for read in ready.reads:
@@ -431,7 +435,7 @@ class Replica:
     def _forget_state(self, last_written: int) -> None:
         """A snapshot takes the place of log and state: what is in hand of both is void."""
         self._last_written = last_written
-        self._has_changes = False
+        self.has_changes = False
         self._base = None
         self._to_apply.clear()
         self._compaction.measure()
@@ -496,9 +500,7 @@ class Replica:
         else:
             answer = machine.carry_out(entry.index, command)
             self._state.note(entry.index, command)
-        if not self._has_changes:
-            self._has_changes = True
-            self._changed(self)
+        self.has_changes = True
         self.raft.applied(entry.index)
         proposal = self._proposals.pop(entry.index, None)
         if proposal is None:

@@ -76,6 +76,7 @@ class Replicas:
         self._failed: Callable[[KvtwistError], None] | None = failed
         self._replicas: dict[int, Replica] = {}
         self._changed: dict[int, Replica] = {}
+        self._unsaved: dict[int, Replica] = {}
         self._fetching: set[int] = set()
         self._turn_is_due = False
         self._batch = Batch()
@@ -168,11 +169,12 @@ class Replicas:
         self._joined(lambda: self._apply_all(changed.values()))
 
     def _commit(self) -> None:
-        """Have all that was taken committed.
+        """Have all that was taken committed, and what was applied before.
 
         What need not be durable, since the log says it too, waits for what must be, or for the next
         tick: each commit costs a trip to the thread and back.
         """
+        self._take_changes()
         if not self._batch:
             return
         batch, self._batch = self._batch, Batch()
@@ -185,6 +187,14 @@ class Replicas:
         committed.addCallbacks(
             lambda _: self._written(written), self._not_written, errbackArgs=(written,)
         )
+
+    def _take_changes(self) -> None:
+        unsaved, self._unsaved = self._unsaved, {}
+        for replica in unsaved.values():
+            if self._replicas.get(replica.group) is replica:
+                taken = replica.take_changes(self._batch)
+                if taken is not None:
+                    self._taken.append((replica, taken))
 
     def _joined(self, act: Callable[[], None]) -> None:
         """Have what *act* sends leave in one write for each connection."""
@@ -228,6 +238,8 @@ class Replicas:
         except Exception:
             self._broken(replica)
             return
+        if replica.has_changes:
+            self._unsaved[group] = replica
         if needed is not None:
             self._fetching.add(group)
             found = self._store.read(lambda engine: replica.fetch(engine, needed))
@@ -275,6 +287,7 @@ class Replicas:
         replicas, self._replicas = self._replicas, {}
         self._changed.clear()
         self._batch, self._taken = Batch(), []
+        self._unsaved.clear()
         for replica in replicas.values():
             replica.give_up(why)
 

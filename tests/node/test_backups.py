@@ -135,6 +135,7 @@ class CutTests(BackupCase):
         for number in (1, 2, 3):
             self.cluster.crash(number)
             self.restart(number)
+        self.cluster.run(10.0)  # until leaders are where they stay: on such a disk it takes time
         self.client = self.cluster.client()
         for number in range(12):
             self.file = self.top / f"backup-{number}"

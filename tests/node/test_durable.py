@@ -24,7 +24,7 @@ from kvtwist.errors import (
     VersionMismatch,
 )
 from kvtwist.node.compaction import LOG_BYTES_MAX, LOG_ENTRIES_MAX
-from kvtwist.node.replicas import Replicas
+from kvtwist.node.replicas import TICK_SECONDS, Replicas
 from kvtwist.service import Node
 from kvtwist.storage.engine import Batch
 from kvtwist.storage.layout import (
@@ -34,6 +34,7 @@ from kvtwist.storage.layout import (
     generation_prefix,
     generation_range,
 )
+from kvtwist.storage.states import load_header
 from tests.cluster import SimulatedCluster, ip_of
 from tests.storage.simulated import Platter, opener
 
@@ -241,6 +242,54 @@ class RestartTests(DurableCase):
             if replica.raft.last_index > 10
         )
         self.assertLess(log.last_index - log.compacted_index, 8)
+
+
+class SavingTests(DurableCase):
+    """What was applied is in the log already: it is written into the state when that is cheap."""
+
+    partitions = 1
+
+    def saved_index(self) -> int:
+        """How far the state in the store is."""
+        header = load_header(group_of(0), self.cluster.platters[1].synced)
+        assert header is not None
+        return header.applied_index
+
+    def test_with_the_next_batch(self) -> None:
+        """A commit for each write, and not another one after it: else half of what a disk can do is
+        spent on what a crash would not miss."""
+        store = self.cluster.nodes[1]._partitions._store  # type: ignore[attr-defined]
+        before = store.commits
+        start = self.cluster.network.clock.seconds()
+        for number in range(200):
+            self.put("k", f"{number}")
+        ticks = (self.cluster.network.clock.seconds() - start) / TICK_SECONDS
+        self.assertLessEqual(store.commits - before, 200 + ticks + 1)
+        applied = self.replicas().replica(group_of(0)).applied_index
+        self.assertEqual(self.saved_index(), applied - 1, "all but what came with the last one")
+
+    def test_when_nothing_follows(self) -> None:
+        """Else it is applied anew after each restart, and the log is never compacted."""
+        self.put("k", "v")
+        self.assertLess(self.saved_index(), self.replicas().replica(group_of(0)).applied_index)
+        self.cluster.run(2 * TICK_SECONDS)
+        commits = self.cluster.nodes[1]._partitions._store.commits  # type: ignore[attr-defined]
+        platter = self.cluster.platters[1]
+        platter.crash(kept=len(platter.unsynced))
+        self.assertEqual(self.saved_index(), self.replicas().replica(group_of(0)).applied_index)
+        self.assertEqual(self.get("k"), b"v")
+        self.cluster.run(20 * TICK_SECONDS)
+        after = self.cluster.nodes[1]._partitions._store.commits  # type: ignore[attr-defined]
+        self.assertEqual(after, commits, "and once is enough")
+
+    def test_killed_before_it_is_saved(self) -> None:
+        """R1: what was answered is there, although neither the state nor the commit index was
+        written: the log has it."""
+        for number in range(20):
+            self.put("k", f"{number}")
+            self.cluster.crash(1)
+            self.restart()
+            self.assertEqual(self.get("k"), b"%d" % number)
 
 
 class DiskTests(DurableCase):

@@ -712,7 +712,8 @@ class BoundTests(SnapshotCase):
         install, base = replica.install, replica.raft.describe(0)
 
         def install_and_change(message: InstallSnapshot, incoming: Incoming) -> Deferred[bool]:
-            replica._has_changes, replica._base = True, base
+            replica.has_changes, replica._base = True, base
+            self.node.replicas._unsaved[GROUP] = replica
             return install(message, incoming)
 
         self.patch(replica, "install", install_and_change)
