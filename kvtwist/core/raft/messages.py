@@ -208,9 +208,10 @@ class ReadState:
     index: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ready:
-    """What a replica wants done; see the package's contract for who does what and when.
+    """What a replica wants done; see the package's contract for who does what and when. (Not to be
+    changed; but to be frozen would cost more than all else about making one, in each turn.)
 
     :ivar number: to be named in `Raft.persisted`.
     :ivar hard_state: to be persisted; ``None`` when it is as it was.
