@@ -8,7 +8,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.core.state.answers import Written
 from kvtwist.core.state.outcomes import Changed
-from kvtwist.errors import KvtwistError, OutcomeUnknown, Overloaded, Unavailable
+from kvtwist.errors import (
+    KvtwistError,
+    MalformedRequest,
+    OutcomeUnknown,
+    Overloaded,
+    Unavailable,
+)
 from kvtwist.node.replica import Replica
 from kvtwist.node.waiting import Reader, Writer
 from kvtwist.wire.applied import unpack_applied
@@ -110,6 +116,15 @@ class ManyTests(SynchronousTestCase):
         self.assertIsNone(answer["errors"])
         self.assertEqual(self.revisions() - before, len(KEYS))
         self.assertTrue(all(map(int.__gt__, answer["versions"], versions)))
+
+    def test_names_that_are_none(self) -> None:
+        """A write that names no session is refused, as it is alone: nobody could send it again."""
+        self.put_many()
+        before = self.revisions()
+        said = {"keys": KEYS, "values": [b"w"] * len(KEYS), "onces": bytes(32 * len(KEYS))}
+        answer = self.answer(PutMany, said, 0.5)
+        errors = {type(unpack_failure(error)) for error in answer["errors"]}
+        self.assertEqual((errors, self.revisions()), ({MalformedRequest}, before))
 
     def revisions(self) -> int:
         """How often all partitions have changed."""
