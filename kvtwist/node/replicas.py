@@ -79,6 +79,7 @@ class Replicas:
         self._unsaved: dict[int, Replica] = {}
         self._fetching: set[int] = set()
         self._turn_is_due = False
+        self._is_save_due = False
         self._batch = Batch()
         self._taken: list[tuple[Replica, Written]] = []
         self._ticks = self._marked_tick = 0
@@ -97,6 +98,7 @@ class Replicas:
         """Let no more time pass; what has been asked for and is not answered is unknown."""
         if self._ticking.running:
             self._ticking.stop()
+        self._is_save_due = True
         self._commit()
         self._give_up(why)
 
@@ -131,6 +133,7 @@ class Replicas:
         is_open = self._store.condition is Condition.OPEN
         for replica in list(self._replicas.values()):
             replica.tick(self._ticks, is_open)
+        self._is_save_due = True
         self._commit()
         if self._ticks % LOOK_TICKS == 0:
             self._looked()
@@ -162,19 +165,22 @@ class Replicas:
             if taken is not None:
                 self._taken.append((replica, taken))
                 is_urgent = is_urgent or taken.sync
-            is_urgent = is_urgent or replica.is_waiting_for_store
+            self._is_save_due = self._is_save_due or replica.is_waiting_for_store
         self._joined(self._post.flush)  # they leave now, and not with the answers
-        if is_urgent or self._batch.size_bytes >= LAZY_BYTES_MAX:
+        if is_urgent or self._is_save_due or self._batch.size_bytes >= LAZY_BYTES_MAX:
             self._commit()
         self._joined(lambda: self._apply_all(changed.values()))
 
     def _commit(self) -> None:
-        """Have all that was taken committed, and what was applied before.
+        """Have all that was taken committed; when it is time, also what was applied.
 
         What need not be durable, since the log says it too, waits for what must be, or for the next
-        tick: each commit costs a trip to the thread and back.
+        tick: each commit costs a trip to the thread and back. What was applied waits for the tick:
+        what all of that together has changed is less than each has, of sessions above all.
         """
-        self._take_changes()
+        if self._is_save_due:
+            self._is_save_due = False
+            self._take_changes()
         if not self._batch:
             return
         batch, self._batch = self._batch, Batch()

@@ -220,6 +220,7 @@ class RestartTests(DurableCase):
             wanted = {f"key-{number}": "v" for number in range(500)}
             self.result(self.client.put_many(wanted))
         self.cluster.run(1.0)
+        self.result(self.client.put_many(wanted))  # what removes entries is synced with others
         for partition in range(PARTITIONS):
             group = group_of(partition)
             kept = list(platter.synced.scan(entry_key(group, 0), entry_key(group, 1 << 40)))
