@@ -216,6 +216,7 @@ class Node(Service):
         )
         self.cluster.when_founded(self._reach_members)
         self.cluster.when_founded(self._partitions.start)
+        self.cluster.when_founded(lambda _: self.server.have_founded())
 
     def _check(self, directory: DataDirectory) -> None:
         try:

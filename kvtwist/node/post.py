@@ -29,6 +29,7 @@ from kvtwist.errors import MalformedRequest, Unavailable
 from kvtwist.node.peers import Peers
 from kvtwist.wire.commands import RaftMessages
 from kvtwist.wire.connection import Arguments, Connection
+from kvtwist.wire.limits import MEMBER_BOXES
 from kvtwist.wire.link import Link
 from kvtwist.wire.raft import read_messages, write_messages
 
@@ -37,6 +38,9 @@ SILENT_TICKS = 10
 """An election timeout (DESIGN, "Time")."""
 LARGE_BYTES = 64 << 10
 """Appends with more go over the bulk link, so that no heartbeat waits for them."""
+ARRIVED_MAX = 4
+"""Connections of one member that take large entries: two links, and what is left of those before
+them."""
 BULK_TICKS = 20
 """So long whatever else there is for that replica goes the same way: an append that overtakes
 another one is refused."""
@@ -53,6 +57,7 @@ class _Peer:
     :ivar is_silent: whether that was said.
     :ivar is_willing: whether it would lead.
     :ivar lost: how often the link to it has failed since it was last up.
+    :ivar arrived: the connections that it has dialled, the latest one last.
     """
 
     member: Member
@@ -66,12 +71,16 @@ class _Peer:
     is_silent: bool = False
     is_willing: bool = False
     lost: int = 0
+    arrived: list[Connection] = field(default_factory=list)
 
 
 class Post:
     """The messages.
 
     :param name: this node's.
+
+    :ivar is_willing: whether this node would lead.
+    :ivar passed_over: messages that came and were for no replica here, or from none that there is.
     """
 
     def __init__(self, name: str, peers: Peers) -> None:
@@ -80,12 +89,14 @@ class Post:
         self._peers: dict[str, _Peer] = {}
         self._groups: Mapping[int, Group] = {}
         self._cluster_id = b""
-        self._senders: dict[Connection, str] = {}
+        self._members: dict[Connection, str] = {}
+        self._carriers: set[Connection] = set()
         self._bulk_until: dict[tuple[int, int], int] = {}
         self._tick = 0
         self._deliver: Callable[[int, Message], None] = lambda group, message: None
         self._silent: Callable[[str], None] = lambda name: None
         self.is_willing = True
+        self.passed_over = 0
 
     def begin(
         self,
@@ -164,10 +175,11 @@ class Post:
 
         :raises MalformedRequest: when it cannot be read, or is a stranger's.
         """
-        name = self._senders.get(connection) or self._recognise(connection)
+        name = self._name_of(connection)
         if arguments["cluster"] != self._cluster_id:
             raise MalformedRequest("these messages are another cluster's")
-        self._heard(self._peers[name], bool(arguments["willing"]))
+        self._carriers.add(connection)
+        self._heard(self._peers[name], arguments["willing"])
         groups, me = self._groups, self._name
         for id, message in read_messages(arguments["messages"]):
             group = groups.get(id)
@@ -177,31 +189,56 @@ class Post:
                 and group.member_of(message.to) == me
             ):
                 self._deliver(id, message)
+            else:
+                self.passed_over += 1
         return {}
 
     def is_carrier(self, connection: Connection) -> bool:
         """Whether messages have come over *connection*."""
-        return connection in self._senders
+        return connection in self._carriers
 
-    def _recognise(self, connection: Connection) -> str:
-        """Who is at the other end: by what it said when it came, and never by what it says later.
-
-        :raises MalformedRequest: when it is no other member.
-        """
-        name = self._name_of(connection)
-        self._senders[connection] = name
-        connection.when_lost(lambda _: self._forget(connection))
-        return name
+    # -- who is there ---------------------------------------------------------------------------
 
     def _name_of(self, connection: Connection) -> str:
+        """Which member is at the other end.
+
+        :raises MalformedRequest: when it is none.
+        """
+        name = self._members.get(connection)
+        if name is None:
+            raise MalformedRequest("messages between replicas are for members of the cluster")
+        return name
+
+    def met(self, connection: Connection) -> None:
+        """Somebody has said who it is. Whether it is a member, with the disk that has voted for it,
+        is decided by that, and never by what it says later (R11)."""
         greeting = connection.greeting
         peer = self._peers.get(greeting.name) if greeting is not None else None
         if peer is None or greeting is None or peer.member.identity != greeting.identity:
-            raise MalformedRequest("messages between replicas are for members of the cluster")
-        return peer.member.name
+            return
+        if connection not in self._members:
+            self._members[connection] = peer.member.name
+            peer.arrived.append(connection)
+            self._entitle(peer)
+            connection.when_lost(lambda _: self._forget(peer, connection))
 
-    def _forget(self, connection: Connection) -> None:
-        self._senders.pop(connection, None)
+    def has_room(self, connection: Connection) -> bool:
+        """Whether *connection* takes whatever a member may have to bring."""
+        name = self._members.get(connection)
+        return name is not None and connection in self._peers[name].arrived[-ARRIVED_MAX:]
+
+    def _entitle(self, peer: _Peer) -> None:
+        """Let a member bring entries of any size that some leader has taken: limits are each node's
+        own, but an entry that is in the log must come through. Not over any number of connections:
+        it is memory."""
+        for connection in peer.arrived:
+            connection.take_boxes(MEMBER_BOXES if self.has_room(connection) else None)
+
+    def _forget(self, peer: _Peer, connection: Connection) -> None:
+        del self._members[connection]
+        self._carriers.discard(connection)
+        peer.arrived.remove(connection)
+        self._entitle(peer)
 
     # -- what is not a message ------------------------------------------------------------------
 
@@ -249,9 +286,10 @@ class Post:
         peer = self._peers.get(name)
         return peer is not None and not peer.is_silent
 
-    def _heard(self, peer: _Peer, is_willing: bool) -> None:
+    def _heard(self, peer: _Peer, is_willing: bool | None) -> None:
         peer.heard_tick = self._tick
-        peer.is_willing = is_willing
+        if is_willing is not None:
+            peer.is_willing = is_willing
         if peer.is_silent:
             peer.is_silent = False
             peer.heard_since_tick = self._tick

@@ -35,7 +35,14 @@ from kvtwist.core.state.commands import Command, LonePut, decode_entry, encode
 from kvtwist.core.state.contents import Stored, stored_key
 from kvtwist.core.state.logtime import LogClock
 from kvtwist.core.state.records import Record
-from kvtwist.errors import KvtwistError, NotLeader, OutcomeUnknown, Overloaded, Unavailable
+from kvtwist.errors import (
+    KvtwistError,
+    NotLeader,
+    OutcomeUnknown,
+    Overloaded,
+    TooLarge,
+    Unavailable,
+)
 from kvtwist.node.compaction import Compaction
 from kvtwist.node.expiry import Expiry
 from kvtwist.node.followers import Followers
@@ -46,6 +53,11 @@ from kvtwist.storage.engine import Batch, Engine
 from kvtwist.storage.marks import Mark
 from kvtwist.storage.snapshots import Incoming
 from kvtwist.storage.states import StoredState, load_state
+from kvtwist.wire.limits import MEMBER_BOXES
+from kvtwist.wire.raft import entry_bytes_for
+
+ENTRY_BYTES_MAX = entry_bytes_for(MEMBER_BOXES)
+"""A longer entry is not proposed: no follower could be brought it."""
 
 DEPOSED_TICKS = 10
 """So long a replica that leads no more waits for its proposals to be committed by the next leader,
@@ -166,6 +178,8 @@ class Replica:
         """
         if self._over is not None:
             return Unavailable(str(self._over))
+        if len(entry) > ENTRY_BYTES_MAX:
+            return _too_large(len(entry))
         proposed = self.raft.propose((entry,))
         if isinstance(proposed, Dropped):
             return _dropped(self.group, proposed)
@@ -316,7 +330,10 @@ class Replica:
         return sorted(voters, key=lambda each: (-match[each], each))
 
     def step(self, message: Message) -> None:
-        """A message has come. A snapshot comes with its data (`install`), or not at all."""
+        """A message has come. A snapshot comes with its data (`install`), or not at all.
+
+        :raises Senseless: when it may not come; it has done nothing.
+        """
         if isinstance(message, InstallSnapshot):
             return
         self._compaction.heard(message.sender)
@@ -587,6 +604,16 @@ def _tell(told: Callable[[_Told], None], what: _Told) -> None:
 def _command(entry: Entry) -> Command | LonePut | None:
     """What an entry asks of the state machine; ``None``: nothing."""
     return decode_entry(entry.data) if entry.kind is EntryKind.DATA else None
+
+
+def _too_large(size_bytes: int) -> TooLarge:
+    return TooLarge(
+        f"that is {size_bytes} bytes of one partition's log at once, and nodes bring each other "
+        f"{ENTRY_BYTES_MAX}: write less in one batch",
+        setting="box_bytes_max",
+        limit=ENTRY_BYTES_MAX,
+        actual=size_bytes,
+    )
 
 
 def _dropped(group: int, dropped: Dropped) -> KvtwistError:

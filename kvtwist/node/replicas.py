@@ -19,13 +19,14 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kvtwist.core.raft import Message
+from kvtwist.core.raft import Message, Senseless
 from kvtwist.errors import KvtwistError, OutcomeUnknown, StoreFailed
 from kvtwist.node.leadership import LOOK_TICKS
 from kvtwist.node.replica import Found, Replica, Written
 from kvtwist.storage.engine import Batch
 from kvtwist.storage.marks import Mark
 from kvtwist.storage.store import Condition, Store
+from kvtwist.wire.seldom import Seldom
 from kvtwist.wire.turn import Turn
 
 TICK_SECONDS = 0.05
@@ -55,6 +56,8 @@ class Replicas:
     :param make: makes a replica anew from the store, given whom to tell of changes.
     :param looked: called every `LOOK_TICKS`, to see who should lead.
     :param failed: called, once, when a replica cannot go on: the node has to end.
+
+    :ivar senseless: messages that were passed over, since they may not come.
     """
 
     def __init__(
@@ -82,6 +85,8 @@ class Replicas:
         self._is_save_due = False
         self._batch = Batch()
         self._taken: list[tuple[Replica, Written]] = []
+        self.senseless = 0
+        self._seldom = Seldom(_log, reactor.seconds)
         self._ticks = self._marked_tick = 0
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = reactor
@@ -114,10 +119,22 @@ class Replicas:
         return self._replicas
 
     def step(self, group: int, message: Message) -> None:
-        """A message has come for the replica of *group*; nobody's, if there is none here."""
+        """A message has come for the replica of *group*; nobody's, if there is none here.
+
+        One that may not come is passed over, as if it had been lost: the core has looked at it
+        before it did anything. If it fails after that, nobody knows what it has done by halves: the
+        replica must not go on, and its node begins anew from its disk.
+        """
         replica = self._replicas.get(group)
-        if replica is not None:
+        if replica is None:
+            return
+        try:
             replica.step(message)
+        except Senseless as why:
+            self.senseless += 1
+            self._seldom.warn(f"group {group}: a message was passed over: {why}")
+        except Exception:
+            self._broken(replica)
 
     # -- turns --------------------------------------------------------------------------------
 

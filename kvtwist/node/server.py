@@ -100,7 +100,7 @@ class Server(Factory):
             self._responders,
             self._limits.of_connection(),
             self._seldom,
-            lambda held_bytes: self._budget.account(connection, host, held_bytes),
+            lambda held_bytes: self._account(connection, host, held_bytes),
             self._turn,
             self._frequent_responder,
         )
@@ -108,6 +108,12 @@ class Server(Factory):
         self._per_host[host] += 1
         connection.when_lost(lambda _: self._gone(connection))
         return connection
+
+    def _account(self, connection: Connection, host: str, held_bytes: int) -> None:
+        """Count what is held. Not what members bring, which has to come through: their connections
+        are few, and each is bounded."""
+        counted = 0 if self._post.has_room(connection) else held_bytes
+        self._budget.account(connection, host, counted)
 
     def _too_many(self, host: str) -> str | None:
         limits = self._limits
@@ -124,6 +130,11 @@ class Server(Factory):
             self._per_host[host] -= 1
             if not self._per_host[host]:
                 del self._per_host[host]
+
+    def have_founded(self) -> None:
+        """There are members: some of them are here already."""
+        for connection in self._connections:
+            self._post.met(connection)
 
     def start(self) -> None:
         """Begin to look for connections that do nothing."""
@@ -183,6 +194,7 @@ class Server(Factory):
             self._reactor.callLater(0, connection.close)
             raise self._refused(mine, theirs, refusal)
         connection.greeting = theirs
+        self._post.met(connection)
         return mine.arguments()
 
     def _refused(self, mine: Greeting, theirs: Greeting, refusal: HelloRefused) -> HelloRefused:

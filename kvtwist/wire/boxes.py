@@ -128,16 +128,17 @@ class BoxLimits:
 class BoxReader:
     """Cuts a stream into boxes.
 
+    :ivar limits: how large a box may be; what is larger is read, and not kept.
     :ivar boxes: how many boxes have been completed in all.
 
     **Invariant:** between two calls of `feed` at most one box is incomplete, and at most one of its
     pairs is held as undecoded bytes.
     """
 
-    __slots__ = ("_box", "_box_bytes", "_limits", "_over", "_pairs", "_rest", "boxes")
+    __slots__ = ("_box", "_box_bytes", "_over", "_pairs", "_rest", "boxes", "limits")
 
     def __init__(self, limits: BoxLimits) -> None:
-        self._limits = limits
+        self.limits = limits
         self._rest = b""
         self._box: Box = {}
         self._pairs = 0
@@ -199,8 +200,8 @@ class BoxReader:
             self._pairs += 1
             self._box_bytes += pair_end - at
             box[stream[key_at:key_end]] = stream[value_at:pair_end]
-            if self._pairs > self._limits.box_pairs_max or (
-                self._box_bytes > self._limits.box_bytes_max
+            if self._pairs > self.limits.box_pairs_max or (
+                self._box_bytes > self.limits.box_bytes_max
             ):
                 box = self._box = self._envelope_of(box)
             at = pair_end
@@ -212,10 +213,10 @@ class BoxReader:
         """What is kept of a box that is too large; called for each pair that it still gets."""
         if isinstance(box, OversizedBox):
             over = box
-        elif self._box_bytes > self._limits.box_bytes_max:
-            over = OversizedBox("box_bytes_max", self._limits.box_bytes_max, self._box_bytes)
+        elif self._box_bytes > self.limits.box_bytes_max:
+            over = OversizedBox("box_bytes_max", self.limits.box_bytes_max, self._box_bytes)
         else:
-            over = OversizedBox("box_pairs_max", self._limits.box_pairs_max, self._pairs)
+            over = OversizedBox("box_pairs_max", self.limits.box_pairs_max, self._pairs)
         kept = {key: value for key, value in box.items() if _is_envelope(key, value)}
         over.clear()
         over.update(kept)

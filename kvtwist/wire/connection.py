@@ -39,6 +39,7 @@ from zope.interface import implementer
 
 from kvtwist.errors import NotSent, Overloaded
 from kvtwist.wire import frequent
+from kvtwist.wire.boxes import BoxLimits
 from kvtwist.wire.calls import Call, Calls
 from kvtwist.wire.codec import codec_of
 from kvtwist.wire.deadlines import Deadlines
@@ -191,6 +192,10 @@ class Connection(Protocol):
         return self._calls.room()
 
     # -- what comes in ------------------------------------------------------------------------
+
+    def take_boxes(self, limits: BoxLimits | None) -> None:
+        """Take boxes of these limits from now on; ``None``: of the connection's own."""
+        self._intake.set_limits(limits or self._limits.boxes)
 
     def dataReceived(self, data: bytes) -> None:
         """Take in bytes; what is answered at once goes out in one write."""

@@ -71,6 +71,10 @@ class Intake:
         """What is kept: boxes that have begun, and those that wait."""
         return self.reader.held_bytes + self.joiner.reader.held_bytes + self._waiting_bytes
 
+    def set_limits(self, limits: BoxLimits) -> None:
+        """Have other limits hold from now on."""
+        self.reader.limits = self.joiner.reader.limits = limits
+
     def read(self, data: bytes) -> None:
         """Take in boxes of all kinds."""
         try:

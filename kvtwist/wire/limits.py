@@ -40,3 +40,7 @@ DEFAULT_LIMITS = ConnectionLimits()
 
 VALUE_BYTES_MAX_MAX = 256 << 20
 """The longest value that any node may be set to take; clients read as much."""
+
+MEMBER_BOXES = BoxLimits.for_values_of(VALUE_BYTES_MAX_MAX)
+"""What a member takes from another one, whatever its own settings are: an entry that some leader
+has taken is in the log for ever, and who refuses it can never go on."""

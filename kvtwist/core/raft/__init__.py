@@ -33,7 +33,7 @@ that it was proposed in, it is the proposal; when it has another one, the propos
 
 Names are the papers': see `kvtwist.core.raft.messages`. The parts, from the bottom up: `quorum`,
 `configuration`, `log`, `messages`, `progress`; `state` and what is done to it: `replication`,
-`reads`, `elections`, `follower`, `candidate`, `leader`; `raft` is the whole.
+`reads`, `elections`, `sense`, `follower`, `candidate`, `leader`; `raft` is the whole.
 """
 
 from kvtwist.core.raft.configuration import (
@@ -54,6 +54,7 @@ from kvtwist.core.raft.messages import (
     Snapshot,
 )
 from kvtwist.core.raft.raft import Raft
+from kvtwist.core.raft.sense import Senseless
 from kvtwist.core.raft.settings import Settings
 from kvtwist.core.raft.state import Dropped, Proposed, Reason, Role
 
@@ -76,6 +77,7 @@ __all__ = [
     "Remove",
     "Restored",
     "Role",
+    "Senseless",
     "Settings",
     "Snapshot",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kvtwist.core.raft import candidate, elections, follower, leader, reads, replication
+from kvtwist.core.raft import candidate, elections, follower, leader, reads, replication, sense
 from kvtwist.core.raft.configuration import Change, Configuration
 from kvtwist.core.raft.log import Log
 from kvtwist.core.raft.messages import (
@@ -143,13 +143,17 @@ class Raft:
             candidate.tick(state)
 
     def step(self, message: Message) -> None:
-        """Take in a message; one for somebody else is passed over."""
+        """Take in a message; one for somebody else is passed over.
+
+        :raises Senseless: when nobody who keeps to Raft sends it; nothing has been done then.
+        """
         state = self._state
         if message.to != state.replica:
             return
         if message.term < state.term:
             _answer_earlier_term(state, message)
             return
+        sense.check(state, message)
         self._wake_for(message)
         if message.term == state.term or _enter_later_term(state, message):
             _dispatch(state, message)

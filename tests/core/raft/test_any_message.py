@@ -1,8 +1,8 @@
 """Any state, any message: what a single replica keeps to, whatever comes.
 
-**What may not come.** Raft promises that some messages are never sent, and a replica that got one
-could not go on safely: it may stop (with an `AssertionError`, or a `ValueError` for entries that
-make no sense in themselves). Those are
+**What may not come.** Raft promises that some messages are never sent, and a replica that took one
+in could not go on safely. What can be seen of that is refused before anything is done (`Senseless`,
+tested in `test_sense`). Those are
 
 * a leader's message (`AppendRequest`, `Heartbeat`, `InstallSnapshot`) of a term that somebody else
   leads, the receiver included (Election Safety);
