@@ -102,7 +102,8 @@ class Options(usage.Options):
             "replicas",
             None,
             REPLICAS_DEFAULT,
-            "How many nodes keep each partition, or all if there are fewer; likewise.",
+            "On how many nodes each partition is, the same at every node. A write waits for a "
+            "majority of them: 3 survive the loss of one node, 5 of two. With fewer nodes, on all.",
             _whole_number("replicas", 1),
         ],
         *(

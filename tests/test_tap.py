@@ -79,6 +79,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["--partitions=1e3"], ["--partitions=1e3", "whole number"]),
     (["--replicas=0"], ["--replicas=0", "from 1 on"]),
     (["--replicas=65"], ["--replicas=65", "1 to 64"]),
+    (["--replicas=all"], ["--replicas=all", "whole number"]),
     (["--value-bytes-max=-1"], ["--value-bytes-max=-1"]),
     (["--value-bytes-max=0"], ["--value-bytes-max=0"]),
     # the form
@@ -192,6 +193,12 @@ class OptionsTests(TapTestCase):
         """A lone node in a container could not be reached from outside."""
         config = self.parse("--addr=0.0.0.0:8001")
         self.assertEqual(config.dialled, Address("127.0.0.1", 8001))
+
+    def test_replicas(self) -> None:
+        """A cluster would survive less than was asked for. More than there are nodes may be wanted:
+        it is no reason not to start."""
+        self.assertEqual(self.parse().settings.replicas, 3)
+        self.assertEqual(self.parse("--replicas=5").settings.replicas, 5)
 
     def test_partitions(self) -> None:
         """A cluster would be founded with another number of partitions than was asked for."""

@@ -73,9 +73,11 @@ class NodeOutput(ProcessProtocol):
 class LocalCluster:
     """N nodes on loopback ports in a row."""
 
-    def __init__(self, reactor: Any, nodes: int, port: int, memory: bool, verbose: bool) -> None:
+    def __init__(
+        self, reactor: Any, nodes: int, port: int, options: list[str], verbose: bool
+    ) -> None:
         self._reactor = reactor
-        self._options = ["--memory"] if memory else []
+        self._options = options
         self.peers = ",".join(f":{port + at}" for at in range(nodes))
         self._nodes = {port + at: NodeOutput(f"node-{at + 1}", verbose) for at in range(nodes)}
         self._running = set(self._nodes.values())
@@ -138,14 +140,17 @@ class LocalCluster:
             node.stop("KILL")
 
 
-def run_local(nodes: int, port: int, memory: bool, verbose: bool) -> None:
-    """Run a cluster until it is interrupted."""
-    task.react(lambda reactor: Deferred.fromCoroutine(_run(reactor, nodes, port, memory, verbose)))
+def run_local(nodes: int, port: int, options: list[str], verbose: bool) -> None:
+    """Run a cluster until it is interrupted.
+
+    :param options: of every node.
+    """
+    task.react(lambda reactor: Deferred.fromCoroutine(_run(reactor, nodes, port, options, verbose)))
 
 
-async def _run(reactor: Any, nodes: int, port: int, memory: bool, verbose: bool) -> None:
+async def _run(reactor: Any, nodes: int, port: int, options: list[str], verbose: bool) -> None:
     make_monotonic(reactor)
-    cluster = LocalCluster(reactor, nodes, port, memory, verbose)
+    cluster = LocalCluster(reactor, nodes, port, options, verbose)
     reactor.addSystemEventTrigger(
         "before", "shutdown", lambda: Deferred.fromCoroutine(cluster.stop())
     )

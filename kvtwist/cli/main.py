@@ -263,18 +263,40 @@ def ring(session: Session) -> None:
     help="The first node's port; the others have the next ones.",
 )
 @click.option("--memory", is_flag=True, help="Keep data in memory only.")
+@click.option(
+    "--replicas", type=click.IntRange(1), help="On how many nodes each partition is: 3, or all."
+)
+@click.option(
+    "--partitions", type=click.IntRange(1), help="Into how many partitions the ring is cut."
+)
 @click.option("--verbose", is_flag=True, help="Show the nodes' logs.")
-def local(nodes: int, port: int, memory: bool, verbose: bool) -> None:
+def local(
+    nodes: int,
+    port: int,
+    memory: bool,
+    replicas: int | None,
+    partitions: int | None,
+    verbose: bool,
+) -> None:
     """Start a cluster of N nodes (3 if left out) on this machine, in the foreground.
 
     Data is kept here, in node-1.kvtwist, node-2.kvtwist and so on; started here again, the cluster
     has it. Prints one line when the cluster is ready; Ctrl-C stops it.
     """
     from kvtwist.cli.local import run_local
+    from kvtwist.core.topology import Settings
+    from kvtwist.errors import ConfigurationError
 
     if port + nodes - 1 > 65535:
         raise click.UsageError(f"{nodes} ports from {port} on go past 65535: choose another --port")
-    run_local(nodes, port, memory, verbose)
+    wanted = {"replicas": replicas, "partitions": partitions}
+    chosen = {name: number for name, number in wanted.items() if number is not None}
+    try:
+        Settings(**chosen)
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from error  # once, and not once for each node
+    options = [f"--{name}={number}" for name, number in chosen.items()]
+    run_local(nodes, port, [*options, *(["--memory"] if memory else [])], verbose)
 
 
 @cli.command()

@@ -9,8 +9,8 @@ from twisted.logger import Logger
 from kvtwist.core.address import Address
 from kvtwist.core.founding import Founding, FoundingRecord, View
 from kvtwist.core.topology import Member, Settings, Topology
-from kvtwist.errors import Unavailable
-from kvtwist.wire.greeting import Greeting
+from kvtwist.errors import HelloRefused, Unavailable
+from kvtwist.wire.greeting import Greeting, objection, shown
 
 _log = Logger(namespace="kvtwist.node")
 
@@ -77,6 +77,26 @@ class Cluster:
             address=str(self.me.address),
             started_ms=self._started_ms,
             features=self._features,
+        )
+
+    def objection(self, theirs: Greeting) -> HelloRefused | None:
+        """What this node has against talking to *them*; ``None``: nothing."""
+        return objection(self.greeting(), theirs) or self._another_disk(theirs)
+
+    def _another_disk(self, theirs: Greeting) -> HelloRefused | None:
+        """A member that has not the disk which has voted for it is a stranger (R11). One that has
+        no cluster yet is let in, to be told so when it asks for this one."""
+        topology = self.topology
+        if topology is None or not topology.settings.durable or not theirs.cluster_id:
+            return None
+        known = {member.name: member.identity for member in topology.members}
+        if known.get(theirs.name, theirs.identity) == theirs.identity:
+            return None
+        return HelloRefused(
+            f"{self.me.name} knows {theirs.name} with another data directory: start it with that "
+            "one (--data-dir); it has identity "
+            f"{shown(theirs.identity[:8])} now, and had {known[theirs.name][:8]}",
+            reason="identity",
         )
 
     def view(self) -> View:

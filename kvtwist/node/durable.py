@@ -24,6 +24,7 @@ from kvtwist.node.arrivals import Arrivals
 from kvtwist.node.departures import Departures
 from kvtwist.node.description import Page, Standing, page, standing
 from kvtwist.node.leadership import Leadership
+from kvtwist.node.meta import Meta
 from kvtwist.node.operations import answer_to, proposal, seen
 from kvtwist.node.outgoing import Outgoing, opened
 from kvtwist.node.post import Post
@@ -82,6 +83,8 @@ class DurablePartitions:
         self._replicas = Replicas(
             reactor, store, post, wire_turn, self._replica, failed, self._look
         )
+        self._failed = failed
+        self._meta: Meta | None = None
         self._is_running = False
         self._groups: Mapping[int, Group] = {}
         self._loaded: dict[int, Restored | None] = {}
@@ -100,6 +103,7 @@ class DurablePartitions:
         It waits for the disk, once.
 
         :raises StorageError: when the store cannot be read as what was written.
+        :raises ConfigurationError: when the cluster is known to have another topology.
         """
         self._groups = groups_of(topology)
         held = [group for group, each in self._groups.items() if each.replica_of(self._name)]
@@ -109,6 +113,7 @@ class DurablePartitions:
         self._loaded = {group: restored or self._load(group) for group, restored in loaded.items()}
         known = {group: restored for group, restored in self._loaded.items() if restored}
         self._directory.check_marks(known)
+        self._meta = self._checked_meta(topology)
         self._replicas.start(held)
         self._departures.start()
         self._post.begin(topology, self._groups, self._replicas.step, self._silent)
@@ -250,6 +255,8 @@ class DurablePartitions:
                 yield self._groups[id], replica
 
     def _look(self) -> None:
+        if self._meta is not None:
+            self._meta.look()
         if self._post.is_willing:
             self._leadership.look(self._led())
 
@@ -274,6 +281,21 @@ class DurablePartitions:
             if not any(not replica.is_alone for _, replica in self._led()):
                 return
             await deferLater(self._reactor, _LOOK_SECONDS, lambda: None)
+
+    # -- the meta group -------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """Of the topology that the meta group is known to have; 0: it is not known yet."""
+        return self._meta.epoch if self._meta is not None else 0
+
+    def _checked_meta(self, topology: Topology) -> Meta:
+        meta = Meta(topology, lambda: self._replicas.all().get(META), self._failed)
+        engine = self._directory.engine
+        state = load_state(META, engine, engine.get_cached)
+        if state is not None:
+            meta.check_kept(state, engine)
+        return meta
 
     # -- replicas -------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from kvtwist.wire import commands
 from kvtwist.wire.connection import Arguments, Connection, responders
 from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.descriptions import write_descriptions
-from kvtwist.wire.greeting import Greeting, came_later, objection
+from kvtwist.wire.greeting import Greeting, came_later
 from kvtwist.wire.seldom import Seldom
 from kvtwist.wire.turn import Turn
 from kvtwist.wire.values import write_member, write_topology, write_view
@@ -189,7 +189,7 @@ class Server(Factory):
 
     def _hello(self, connection: Connection, arguments: Arguments) -> Arguments:
         mine, theirs = self._cluster.greeting(), Greeting.from_arguments(arguments)
-        refusal = objection(mine, theirs)
+        refusal = self._cluster.objection(theirs)
         if refusal is not None:
             self._reactor.callLater(0, connection.close)
             raise self._refused(mine, theirs, refusal)

@@ -170,16 +170,21 @@ def _mark_of(restored: Restored) -> Mark:
 def check_format(view: View, path: Path) -> None:
     """See that this release knows the format.
 
-    :raises ConfigurationError: when a later one wrote it.
+    :raises ConfigurationError: when another one wrote it.
     """
     frame = view.get(STORE)
     if frame is None:
         return
     found = json.loads(opened(STORE, frame))["format"]
-    if found != FORMAT:
-        raise ConfigurationError(
-            f"{path} is of format {found}; this release knows {FORMAT}: use a later kvtwist"
+    if found == FORMAT:
+        return
+    mend = "use a later kvtwist"
+    if found < FORMAT:
+        mend = (
+            "it is of a release in which partitions had one replica; make a backup with that "
+            "release (kvcli backup), and restore it with this one (kvcli restore)"
         )
+    raise ConfigurationError(f"{path} is of format {found}; this release knows {FORMAT}: {mend}")
 
 
 def read_node(view: View, path: Path) -> NodeRecord | None:

@@ -22,8 +22,9 @@ This is a format: it never changes within `FORMAT`.
 
 from __future__ import annotations
 
-FORMAT = 1
-"""Of the whole store. A node refuses to open a later one."""
+FORMAT = 2
+"""Of the whole store. A node refuses to open another one. Format 1 was that of partitions with one
+replica each: its groups have the ids of today's, and other members."""
 
 STORE = b"F"
 NODE = b"N"

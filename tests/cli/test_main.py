@@ -235,6 +235,11 @@ class UsageTests(CommandLineTestCase):
         for name, arguments in COMPLETE.items():
             self.assert_usage_error(name, *arguments, "more", says="more")
 
+    def test_settings_of_a_local_cluster(self) -> None:
+        """Every node would say the same, one after the other, and none would start."""
+        self.assert_usage_error("local", "--partitions=3", says="power of two")
+        self.assert_usage_error("local", "--replicas=99", says="1 to 64")
+
     def test_says_where_help_is(self) -> None:
         """One would not learn how to do it right."""
         self.assert_usage_error("put", "k", says="(see kvcli put --help)")
@@ -375,9 +380,10 @@ class PassedOnTests(CommandLineTestCase):
         run_local = mock.Mock()
         self.patch(local, "run_local", run_local)
         self.assertEqual(self.kvcli("local"), (0, "", ""))
-        options = ("--port=65531", "--memory", "--verbose")
+        options = ("--port=65531", "--memory", "--verbose", "--replicas=5", "--partitions=16")
         self.assertEqual(self.kvcli("local", "5", *options), (0, "", ""))
-        expected = [mock.call(3, 8001, False, False), mock.call(5, 65531, True, True)]
+        said = ["--replicas=5", "--partitions=16", "--memory"]
+        expected = [mock.call(3, 8001, [], False), mock.call(5, 65531, said, True)]
         self.assertEqual(run_local.mock_calls, expected)
 
     def test_interrupted(self) -> None:

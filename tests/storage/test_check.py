@@ -392,6 +392,17 @@ class DirectoryTests(Directories):
         """Damage, and a later release, are two things."""
         self.change(lambda batch: batch.put(STORE, b"bad"))
         self.assertEqual(self.problems(), [("format", None)])
-        later = sealed(STORE, b'{"format": 2}')
+        later = sealed(STORE, b'{"format": 3}')
         self.change(lambda batch: batch.put(STORE, later))
-        self.assertRaises(ConfigurationError, check, self.path)
+        error = self.assertRaises(ConfigurationError, check, self.path)
+        self.assertIn("use a later kvtwist", str(error))
+
+    def test_a_former_format(self) -> None:
+        """Its groups have the same ids as today's and other members: mixed, two majorities could
+        decide two things. What helps is said."""
+        former = sealed(STORE, b'{"format": 1}')
+        self.change(lambda batch: batch.put(STORE, former))
+        for use in (lambda: check(self.path), self.started):
+            error = self.assertRaises(ConfigurationError, use)
+            self.assertIn("kvcli backup", str(error))
+            self.assertIn("kvcli restore", str(error))
