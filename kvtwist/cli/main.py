@@ -284,18 +284,17 @@ def local(
     has it. Prints one line when the cluster is ready; Ctrl-C stops it.
     """
     from kvtwist.cli.local import run_local
-    from kvtwist.core.topology import Settings
+    from kvtwist.core.topology import PARTITIONS_DEFAULT, REPLICAS_DEFAULT, Settings
     from kvtwist.errors import ConfigurationError
 
     if port + nodes - 1 > 65535:
         raise click.UsageError(f"{nodes} ports from {port} on go past 65535: choose another --port")
-    wanted = {"replicas": replicas, "partitions": partitions}
-    chosen = {name: number for name, number in wanted.items() if number is not None}
     try:
-        Settings(**chosen)
+        Settings(partitions or PARTITIONS_DEFAULT, replicas or REPLICAS_DEFAULT)
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from error  # once, and not once for each node
-    options = [f"--{name}={number}" for name, number in chosen.items()]
+    chosen = {"replicas": replicas, "partitions": partitions}
+    options = [f"--{name}={number}" for name, number in chosen.items() if number is not None]
     run_local(nodes, port, [*options, *(["--memory"] if memory else [])], verbose)
 
 

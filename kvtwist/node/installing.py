@@ -11,11 +11,12 @@ read, since what the state in memory refers to goes.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
 
-from kvtwist.core.raft import Raft, Ready
+from kvtwist.core.raft import Raft, Ready, Senseless
 from kvtwist.core.raft.messages import InstallSnapshot
 from kvtwist.errors import KvtwistError, Unavailable
 from kvtwist.storage.engine import Batch
@@ -74,7 +75,8 @@ class Installing:
         assert self._arrived is None, "one at a time"
         kept: Deferred[bool] = Deferred()
         self._arrived = _Arrived(incoming, kept)
-        self._raft.step(message)
+        with suppress(Senseless):  # then it is not wanted
+            self._raft.step(message)
         return kept
 
     def take(self, batch: Batch, ready: Ready | None, replaced: StoredState) -> int | None:

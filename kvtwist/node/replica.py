@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -27,6 +28,7 @@ from kvtwist.core.raft import (
     Ready,
     Reason,
     Role,
+    Senseless,
     Snapshot,
 )
 from kvtwist.core.raft.messages import InstallSnapshot
@@ -361,7 +363,8 @@ class Replica:
         says to the leader how far this replica is."""
         if self._installing.is_wanted(message):
             return True
-        self._step(message)
+        with suppress(Senseless):
+            self._step(message)
         return False
 
     def install(self, message: InstallSnapshot, incoming: Incoming) -> Deferred[bool]:
