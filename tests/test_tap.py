@@ -194,12 +194,6 @@ class OptionsTests(TapTestCase):
         config = self.parse("--addr=0.0.0.0:8001")
         self.assertEqual(config.dialled, Address("127.0.0.1", 8001))
 
-    def test_replicas(self) -> None:
-        """A cluster would survive less than was asked for. More than there are nodes may be wanted:
-        it is no reason not to start."""
-        self.assertEqual(self.parse().settings.replicas, 3)
-        self.assertEqual(self.parse("--replicas=5").settings.replicas, 5)
-
     def test_partitions(self) -> None:
         """A cluster would be founded with another number of partitions than was asked for."""
         self.assertEqual(self.parse().settings.partitions, 64)

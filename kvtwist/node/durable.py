@@ -146,6 +146,10 @@ class DurablePartitions:
             return None
         return self._groups[group].member_of(replica.raft.leader) or ""
 
+    def is_heard(self, name: str) -> bool:
+        """Whether there were signs of life of *name* within an election timeout."""
+        return name == self._name or self._post.is_heard(name)
+
     def apply(
         self, number: int, command: type[amp.Command], arguments: Arguments
     ) -> Deferred[Arguments]:

@@ -2,6 +2,9 @@
 
 A node that has a replica of the partition knows it from there. One that has none remembers what it
 was told, and begins with the ring's owner, who mostly leads.
+
+Nothing is brought to a node that is silent. It may be frozen, and what lies in its socket would be
+done when it goes on, or not: nobody could say. Another one leads before long.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ class Leaders:
         name = self._partitions.leader(number)
         if name is None:
             name = self._guess(number, besides)
-        elif name in besides:
+        elif name in besides or not self._partitions.is_heard(name or self._me):
             return None  # another one will be known soon
         return self._topology.member(name) if name else None
 
@@ -44,8 +47,8 @@ class Leaders:
             self._told.pop(number, None)
 
     def _guess(self, number: int, besides: Container[str]) -> str:
-        told = self._told.get(number)
-        if told is not None and told not in besides:
+        is_heard, told = self._partitions.is_heard, self._told.get(number)
+        if told is not None and told not in besides and is_heard(told):
             return told
         names = [each.name for each in self._topology.replicas(number)]
-        return next((name for name in names if name not in besides), "")
+        return next((name for name in names if name not in besides and is_heard(name)), "")

@@ -52,6 +52,9 @@ class Partitions(Protocol):
         """The name of the member that leads partition *number*, as far as this node can say by
         itself; empty: nobody does; ``None``: it cannot say."""
 
+    def is_heard(self, name: str) -> bool:
+        """Whether there are signs of life of the member called *name*, where any are given."""
+
     def apply(
         self, number: int, command: type[amp.Command], arguments: Arguments
     ) -> Arguments | Deferred[Arguments]:
@@ -159,6 +162,10 @@ class MemoryPartitions:
     def responders(self) -> Mapping[type[amp.Command], Responder]:
         """None: nobody else has the data."""
         return {}
+
+    def is_heard(self, name: str) -> bool:
+        """Nobody is listened to here: who does not answer is noticed by that."""
+        return True
 
     def apply(self, number: int, command: type[amp.Command], arguments: Arguments) -> Arguments:
         """Carry *command* out in partition *number*; the answer to it."""

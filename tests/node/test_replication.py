@@ -214,6 +214,18 @@ class FrozenTests(ReplicationCase):
         self.assertEqual(self.leader_of("key-1"), owner)
         self.assert_has(wanted | {"key-1": b"new"})
 
+    def test_nothing_is_brought_to_who_is_silent(self) -> None:
+        """What lies in a frozen node's socket is unknown to whoever sent it; a write that waits for
+        the next leader is done."""
+        self.put("k", "old")
+        frozen = self.leader_of("k")
+        self.client = self.beside(frozen)
+        self.get("k")
+        self.host(frozen).freeze()
+        self.cluster.run(0.6)
+        self.put("k", "new")
+        self.assertEqual(self.get("k"), b"new")
+
     def test_for_a_moment(self) -> None:
         """Less than an election timeout costs nobody's leadership."""
         self.fill()
