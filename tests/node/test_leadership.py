@@ -86,7 +86,7 @@ class LeadershipTests(SynchronousTestCase):
     def test_what_it_owns_it_keeps(self) -> None:
         """Else leadership goes round."""
         replica = FakeReplica()
-        self.heard.ticks = dict.fromkeys(("node-1", "node-3"), 1000)
+        self.heard.ticks = dict.fromkeys(("node-1", "node-2", "node-3"), 1000)
         self.looks(5, replica, Group(3, ("node-2", "node-1", "node-3"), 3))
         self.assertEqual(replica.to, [])
 

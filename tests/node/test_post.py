@@ -305,6 +305,8 @@ class SilenceTests(PostCase):
         self.assertEqual(self.silent, [])
         self.ticks(1)
         self.assertEqual(self.silent, ["node-2"])
+        self.ticks(SILENT_TICKS - 2)
+        self.assertEqual(self.silent, ["node-2"])
         self.assertEqual(self.post.heard_for_ticks("node-2"), 0)
         self.hear("node-2", "node-3", "node-4")
         self.ticks(SILENT_TICKS - 1)
@@ -330,6 +332,8 @@ class SilenceTests(PostCase):
         """What leadership goes by: from the end of a silence on, and only of who would lead."""
         self.hear("node-2")
         self.ticks(5)
+        self.assertEqual(self.post.heard_for_ticks("node-2"), 5)
+        self.hear("node-2", willing=None)
         self.assertEqual(self.post.heard_for_ticks("node-2"), 5)
         self.hear("node-2", willing=False)
         self.assertEqual(self.post.heard_for_ticks("node-2"), 0)

@@ -13,8 +13,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.client import Client
 from kvtwist.core.groups import group_of
-from kvtwist.core.raft import Role
-from kvtwist.errors import DiskFull, KvtwistError, NotDone, NotLeader, OutcomeUnknown
+from kvtwist.core.raft import Message, Role
+from kvtwist.core.raft.messages import AppendRequest, Heartbeat
+from kvtwist.errors import DiskFull, KvtwistError, NotDone, NotLeader, OutcomeUnknown, TooLarge
+from kvtwist.node import replica as replica_module
 from kvtwist.node.durable import DurablePartitions
 from kvtwist.node.limits import Limits
 from kvtwist.node.replica import Replica
@@ -497,6 +499,58 @@ class OrderlyTests(ReplicationCase):
         self.assertEqual(self.replica(other, "k").raft.last_index, before)
 
 
+class NonsenseTests(ReplicationCase):
+    """One peer's nonsense stops nobody; a mistake of our own stops this node, and nothing else."""
+
+    def test_a_message_that_may_not_come(self) -> None:
+        """It is passed over; what stands beside it is not."""
+        self.put("k", "1")
+        leader = self.leader_of("k")
+        here, other = [each for each in (1, 2, 3) if each != leader]
+        replica, replicas = self.replica(here, "k"), self.partitions(here)._replicas
+        sender = self.replica(other, "k").raft.replica
+        me, term = replica.raft.replica, replica.raft.term
+        replicas.step(replica.group, Heartbeat(sender, me, term, 0))
+        replicas.step(replica.group, AppendRequest(sender, me, term + 1, 1, 99, (), 0))
+        self.assertEqual(replicas.senseless, 2)
+        self.assertEqual(replica.raft.term, term)
+        self.cluster.run(3.0)
+        self.assertEqual(self.leader_of("k"), leader)
+        self.put("k", "2")
+        self.assertEqual(self.get("k"), b"2")
+        self.assertEqual(self.cluster.hopeless, {})
+
+    def test_a_mistake_of_our_own(self) -> None:
+        """Nobody knows what was done by halves: the node ends, and begins anew from its disk."""
+        wanted = self.fill()
+        leader = self.leader_of("key-1")
+        here = next(each for each in (1, 2, 3) if each != leader)
+        replica = self.replica(here, "key-1")
+
+        def fail(message: Message) -> None:
+            raise AssertionError("half done")
+
+        self.patch(replica, "step", fail)
+        self.client = self.beside(here)
+        self.put("key-1", "new")
+        self.assertEqual(len(self.flushLoggedErrors(AssertionError)), 1)
+        self.assertIn("half done", str(self.cluster.hopeless[f"node-{here}"]))
+        self.assertEqual(list(self.cluster.hopeless), [f"node-{here}"])
+        self.cluster.crash(here)
+        self.cluster.start_node(here)
+        self.cluster.run(STEADY_SECONDS)
+        self.assert_has(wanted | {"key-1": b"new"})
+
+    def test_an_entry_that_nobody_could_be_brought(self) -> None:
+        """It would be sent, and refused, for ever, and nothing after it would be committed."""
+        self.patch(replica_module, "ENTRY_BYTES_MAX", 10_000)
+        self.put("k", "1")
+        error = self.assertRaises(TooLarge, self.put, "k", "v" * 10_000)
+        self.assertEqual((error.setting, error.limit), ("box_bytes_max", 10_000))
+        self.put("k", "v" * 9_000)
+        self.assertEqual(self.get("k"), b"v" * 9_000)
+
+
 class LimitTests(SynchronousTestCase):
     """Limits are each node's own; the log is not."""
 
@@ -530,7 +584,8 @@ class LimitTests(SynchronousTestCase):
     def test_a_follower_that_takes_less(self) -> None:
         """Else the group stops for ever when the third node is gone: the follower refuses the
         entry each time that it comes."""
-        cluster = self.cluster(Limits(), Limits(value_bytes_max=1 << 10), Limits())
+        less = Limits(value_bytes_max=1 << 10, held_bytes_max=1 << 19)
+        cluster = self.cluster(Limits(), less, Limits())
         key = cluster.key_of(1)
         client = cluster.client(1, 3)
         cluster.crash(3)
