@@ -222,9 +222,10 @@ class WhoTests(BehindCase):
             self.assertIn("members of the cluster", str(refused.value))
 
     def test_a_name_is_not_enough(self) -> None:
-        """R11: a member is its identity, too; a node with an empty disk is another one."""
+        """R11: a member is its identity, too; a node with an empty disk is another one. It is let
+        in, to be told so when it asks for the cluster, and nothing is taken from it."""
         node = self.cluster.nodes[1]
-        greeting = replace(node.cluster.greeting(), identity="f" * 32)
+        greeting = replace(node.cluster.greeting(), identity="f" * 32, cluster_id="")
         host = self.cluster.network.host(ip_of(1))
         deadlines = Deadlines(host, host.seconds)
         link = Link(host, Address(ip_of(2), PORT), lambda: greeting, lambda: 0.5, deadlines)
