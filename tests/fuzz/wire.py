@@ -156,6 +156,7 @@ def valid_streams(chance: random.Random) -> Iterator[bytes]:
         "partition": 0, "backup": 1, "number": 0, "last": True,
         "cluster": b"c" * 16, "messages": RAFT, "willing": True,
         "first": 2, "count": 5, "transfer": 1,
+        "delta": -3, "idle_ms": 1000, "once": bytes(32), "onces": bytes(64),
         "group": 2, "sender": 1, "to": 2, "term": 3, "index": 9, "snapshot_term": 2,
         "configuration": Configuration((1, 2, 3)).encode(),
         "piece": write_box({COMMAND: b"Get", b"key": b"k"}),
