@@ -70,8 +70,8 @@ class Target(Protocol):
         says to the leader how far this replica is."""
 
     def install(self, message: InstallSnapshot, incoming: Incoming) -> Deferred[bool]:
-        """Give the message to the core. Fires when its data has taken the place of the replica's,
-        or, with ``False``, is being removed, since the core did not want it."""
+        """Give the message to the core. Fires when its data has taken the place of the replica's;
+        or, with ``False``, when the core did not want it: then it is to be removed, at once."""
 
 
 Find = Callable[[Connection, int, int, int], Target]
@@ -216,10 +216,13 @@ class Arrivals:
             raise Unavailable("the transfer was ended meanwhile")
 
     async def _hand_over(self, arrival: _Arrival) -> None:
-        """It is whole: from here on it is its replica's, which keeps or removes it."""
+        """It is whole: from here on it is its replica's, unless that does not want it."""
         self._forget(arrival)
         message = arrival.message
-        is_kept = await arrival.target.install(message, arrival.incoming)
+        kept = arrival.target.install(message, arrival.incoming)
+        kept.addCallback(self._settled, arrival)
+        # The answer may be cancelled, with its connection; what becomes of the snapshot may not.
+        is_kept = await _copy_of(kept)
         _log.info(
             "group {group} {has} the snapshot at {index} that replica {sender} has sent",
             group=arrival.target.group,
@@ -234,12 +237,22 @@ class Arrivals:
         if not arrival.is_over:
             arrival.silence = self._reactor.callLater(SILENT_SECONDS_MAX, self._end, arrival)
 
+    def _settled(self, is_kept: bool, arrival: _Arrival) -> bool:
+        if not is_kept:
+            self._remove(arrival)
+        return is_kept
+
     def _end(self, arrival: _Arrival) -> None:
-        """It will never be whole: remove what it has filled.
+        """It will never be whole."""
+        if self._forget(arrival):
+            self._remove(arrival)
+
+    def _remove(self, arrival: _Arrival) -> None:
+        """Remove what it has filled, before anything else is filled there.
 
         This must never be done once a replica may have made that its own.
         """
-        if self._forget(arrival) and self._store.condition is Condition.OPEN:
+        if self._store.condition is Condition.OPEN:
             removed = self._store.write(arrival.incoming.discard(), sync=False)
             removed.addErrback(_passed_over)
 
@@ -297,6 +310,18 @@ def _told(error: Exception) -> Exception:
     if isinstance(error, StorageError | OutcomeUnknown) and not isinstance(error, DiskFull):
         return Unavailable(f"the snapshot cannot be kept: {error}")
     return error
+
+
+def _copy_of(original: Deferred[bool]) -> Deferred[bool]:
+    """One that fires with it, and whose cancelling does not reach it."""
+    copy: Deferred[bool] = Deferred()
+
+    def fired(result: bool | Failure) -> None:
+        if not copy.called:
+            copy.callback(result)  # of a failure, its errback
+
+    original.addBoth(fired)
+    return copy
 
 
 def _passed_over(failure: Failure) -> None:

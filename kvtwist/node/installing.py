@@ -28,7 +28,7 @@ from kvtwist.storage.states import StoredState
 class _Arrived:
     """One whose data is in the store, in a generation of its own.
 
-    :ivar kept: fires with whether it was taken.
+    :ivar kept: fires with whether it was taken; if not, what was filled is to be removed.
     :ivar is_switching: the core has taken it.
     :ivar is_durable: what makes it the group's own is durable, but not loaded.
     """
@@ -81,7 +81,7 @@ class Installing:
 
     def take(self, batch: Batch, ready: Ready | None, replaced: StoredState) -> int | None:
         """Put into *batch* what makes it the group's own, with all of *ready*; or, when the core
-        did not want it, what removes it.
+        did not want it, say so.
 
         :returns: the last entry in the log's place; ``None``: it was not taken, or there is none.
         """
@@ -92,7 +92,6 @@ class Installing:
             return arrived.incoming.install(batch, ready, replaced)
         if arrived is not None and not arrived.is_switching:
             self._arrived = None
-            batch.extend(arrived.incoming.discard())
             arrived.kept.callback(False)
         return None
 

@@ -368,8 +368,8 @@ class Replica:
         return False
 
     def install(self, message: InstallSnapshot, incoming: Incoming) -> Deferred[bool]:
-        """Give the message to the core. Fires when its data has taken the place of the replica's,
-        or, with ``False``, is being removed, since the core did not want it."""
+        """Give the message to the core. Fires when its data has taken the place of the replica's;
+        or, with ``False``, when the core did not want it: then it is to be removed, at once."""
         if self._over is not None:
             return fail(Unavailable(str(self._over)))
         kept = self._installing.install(message, incoming)

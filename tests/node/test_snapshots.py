@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.core.raft import Configuration, Entry, EntryKind, Role
@@ -595,6 +595,47 @@ class BoundTests(SnapshotCase):
         self.assertEqual(self.group.digest(3)[0], self.index)
         self.assertEqual(self.group.replica(3).key_count, self.index - 1)
         self.assertFalse(self.group.replica(3).is_installing)
+
+    def test_nobody_waits_for_the_answer(self) -> None:
+        """The connection is lost while the core says that it does not want it: it is removed."""
+        transfer = self.offer()
+        for number, piece in enumerate(self.stream[:-1]):
+            self.piece(transfer, number, piece, False)
+        self.append(self.index)
+        self.group.run(0.5)
+        replica = self.group.replica(3)
+        respond: Any = self.node.arrivals.responders()[commands.SnapshotPiece]
+        said = {"number": len(self.stream) - 1, "piece": self.stream[-1], "last": True}
+        done = respond(self.line, {"keyspace": None, "transfer": transfer, **said})
+        ended: list[Any] = []
+        done.addBoth(ended.append)
+        install = replica.install
+
+        def install_and_hang_up(message: InstallSnapshot, incoming: Incoming) -> Deferred[bool]:
+            self.node.host.callLater(0, done.cancel)
+            return install(message, incoming)
+
+        self.patch(replica, "install", install_and_hang_up)
+        self.group.run(0.5)
+        self.assertIsInstance(ended[0].value, CancelledError)
+        self.assertEqual(generations(self.node.directory.engine), {1})
+
+    def test_the_next_one_right_after(self) -> None:
+        """What is removed of one that was not wanted must be gone before the next one comes: it
+        fills the same keys, and would have holes."""
+        transfer = self.offer()
+        for number, piece in enumerate(self.stream[:-1]):
+            self.piece(transfer, number, piece, False)
+        self.append(self.index)
+        self.group.run(0.5)
+        self.write(40, at=200)
+        self.group.run(0.5)
+        self.index, stream = self.group.digest(1)[0], self.stream_of(1)
+        ended = self.begin_piece(transfer)
+        self.group.run_until(lambda: bool(ended))
+        self.pour(self.offer(), stream)
+        self.assertEqual(self.group.digest(3), self.group.digest(1))
+        self.assertEqual(generations(self.node.directory.engine), {2})
 
     def test_what_was_being_applied(self) -> None:
         """Entries that wait for the disk when the snapshot comes are in it already: to apply them
