@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
@@ -37,6 +40,8 @@ from tests.node.groups import GENERATION, Group, Line, generations
 
 ENTRIES_MAX = 20
 GROUP = 2
+SEEDS = int(os.environ.get("SEEDS", "4"))
+FIRST_SEED = int(os.environ.get("FIRST_SEED", "0"))
 
 
 class SnapshotCase(SynchronousTestCase):
@@ -947,3 +952,92 @@ class RefusalTests(SnapshotCase):
         self.patch(arrivals, "ARRIVALS_MAX", 1)
         self.group.run(5.0)
         self.assert_same(1, 2, 3)
+
+
+class RandomTests(SnapshotCase):
+    """Crashes, cuts, slow networks and full disks, in any order, under logs that forget at once."""
+
+    groups = 2
+
+    def test_some_seeds(self) -> None:
+        """What was acknowledged is everywhere in the end, and everybody has the same."""
+        snapshots = writes = 0
+        for seed in range(FIRST_SEED, FIRST_SEED + SEEDS):
+            try:
+                offers, acknowledged = self.run_seed(seed)
+            except BaseException:
+                print(f"seed {seed}")
+                raise
+            snapshots, writes = snapshots + offers, writes + acknowledged
+        self.assertGreater(snapshots, 2 * SEEDS)
+        self.assertGreater(writes, 150 * SEEDS)
+
+    def run_seed(self, seed: int) -> tuple[int, int]:
+        """How many snapshots were offered, and writes acknowledged."""
+        chance = random.Random(seed)
+        self.begin()
+        acknowledged: dict[int, set[bytes]] = {group: set() for group in self.group.groups}
+        for step in range(40):
+            self.act(chance)
+            for number in list(self.group.nodes):
+                for group in self.group.groups:
+                    self.try_to_write(
+                        b"%d-%d-%d" % (step, number, group), number, group, acknowledged
+                    )
+            self.group.run(chance.choice((0.05, 0.5, 1.0, 3.0)))
+        self.group.cuts.clear()
+        self.group.network.bytes_per_second = float("inf")
+        for number, platter in self.group.platters.items():
+            platter.trouble = None
+            if number not in self.group.nodes:
+                self.group.start(number)
+        self.group.run(50.0)
+        self.assert_same(*self.group.nodes)
+        for group, keys in acknowledged.items():
+            for number in self.group.nodes:
+                records = self.group.replica(number, group)._state.records
+                found = {key[4:] for key, _ in records.items()}
+                self.assertLessEqual(keys, found)
+        offers = sum(call[2] is commands.OfferSnapshot for call in self.group.calls)
+        return offers, sum(map(len, acknowledged.values()))
+
+    def act(self, chance: random.Random) -> None:
+        """Something happens."""
+        group, number = self.group, chance.randint(1, 3)
+        what = chance.random()
+        if number not in group.nodes:
+            group.platters[number].trouble = None  # else it does not start
+            group.start(number)
+        elif what < 0.35:
+            group.crash(number, kept=chance.choice((0, 1, 3, 1000)))
+        elif what < 0.5:
+            group.cuts ^= {(number, chance.randint(1, 3))}
+        elif what < 0.6:
+            group.network.bytes_per_second = chance.choice((2e3, 2e4, float("inf")))
+        elif what < 0.7:
+            platter = group.platters[number]
+            platter.trouble = None if platter.trouble else DiskFull("the disk is full")
+        else:
+            group.cuts.clear()
+
+    def try_to_write(
+        self, key: bytes, number: int, group: int, acknowledged: dict[int, set[bytes]]
+    ) -> None:
+        """If that one leads, as far as it knows."""
+        replica = self.group.nodes[number].replicas.all().get(group)
+        if replica is None or not replica.leads:
+            return
+        for count in range(12):
+            each = b"%s-%d" % (key, count)
+            done = replica.propose(partial(put, each))
+            done.addCallback(partial(note, acknowledged[group], each))
+            done.addErrback(lambda failure: failure.trap(KvtwistError))
+
+
+def put(key: bytes, stamp_ms: int) -> Write:
+    return Write(stamp_ms, GENERATION, 0, 0, 0, (Put(key, b"x" * 30),))
+
+
+def note(keys: set[bytes], key: bytes, answer: Any) -> None:
+    assert isinstance(answer, Written)
+    keys.add(key)
