@@ -180,6 +180,8 @@ class StoredRecords:
                 fresh = self._fresh.get(key)
                 if fresh is not None and fresh[1] <= number:
                     del self._fresh[key]
+                    # What was fetched before it was changed is out of date.
+                    self._fetched.pop(key, None)
 
     def _read(self, key: bytes, frame: bytes | None) -> Stored | None:
         return None if frame is None else read_record(self._prefix + key, frame)

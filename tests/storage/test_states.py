@@ -87,7 +87,11 @@ class Node:
     def cached(self, key: bytes) -> bytes | NotCached | None:
         return NOT_CACHED if self.forgetful() else self.engine.get_cached(key)
 
-    def carry_out(self, index: int, command: Command) -> object:
+    def carry_out(self, index: int, command: Command, is_last: bool = True) -> object:
+        """Carry *command* out.
+
+        :param is_last: nothing is left to be carried out then, for now.
+        """
         state, entry = self.state, decode_entry(encode(command))
         needed = state.machine.needs(entry)
         while missing := state.records.missing(needed):
@@ -95,7 +99,8 @@ class Node:
             state.records.have_fetched(state.records.fetch(self.engine, missing))
         answer = state.machine.carry_out(index, entry)
         state.note(index, entry)
-        state.records.forget_fetched()
+        if is_last:
+            state.records.forget_fetched()
         return answer
 
     def take(self) -> None:
@@ -161,7 +166,9 @@ class StoredStateTests(SynchronousTestCase):
         node = Node(lambda: chance.random() < 0.5)
         index = 0
         while index < len(commands):
-            self.assertEqual(node.carry_out(index + 1, commands[index]), answers[index])
+            is_last = chance.random() < 0.5
+            answer = node.carry_out(index + 1, commands[index], is_last)
+            self.assertEqual(answer, answers[index])
             index += 1
             if chance.random() < 0.5:
                 node.take()
@@ -196,6 +203,17 @@ class StoredStateTests(SynchronousTestCase):
         node.carry_out(3, Write(0, 1, 0, 0, 0, (Increment(b"a", 1),)))
         self.assertEqual(node.state.machine.get(b"a").value, b"3")  # type: ignore[union-attr]
         self.assertEqual(node.fetched, 1)
+
+    def test_what_was_fetched_is_forgotten_when_it_is_changed(self) -> None:
+        """While more is waited for, a record may be fetched, changed and committed: what was
+        fetched is out of date then, and whoever is shown it reads what was overwritten."""
+        node = Node(lambda: True)
+        node.carry_out(1, put(b"a", b"1"))
+        node.close()
+        node.carry_out(2, Write(0, 1, 0, 0, 0, (Increment(b"a", 1),)), is_last=False)
+        node.close()
+        node.carry_out(3, Write(0, 1, 0, 0, 0, (Increment(b"a", 1),)))
+        self.assertEqual(node.state.machine.get(b"a").value, b"3")  # type: ignore[union-attr]
 
     def test_a_group_that_is_not_there(self) -> None:
         """It has no state; an empty one would be another thing."""
