@@ -80,7 +80,7 @@ class Replicas:
         self._replicas: dict[int, Replica] = {}
         self._changed: dict[int, Replica] = {}
         self._unsaved: dict[int, Replica] = {}
-        self._fetching: set[int] = set()
+        self._fetching: set[Replica] = set()
         self._turn_is_due = False
         self._is_save_due = False
         self._batch = Batch()
@@ -254,7 +254,7 @@ class Replicas:
 
     def _apply(self, replica: Replica) -> None:
         group = replica.group
-        if group in self._fetching or self._replicas.get(group) is not replica:
+        if replica in self._fetching or self._replicas.get(group) is not replica:
             return
         try:
             needed = replica.apply()
@@ -264,20 +264,20 @@ class Replicas:
         if replica.has_changes:
             self._unsaved[group] = replica
         if needed is not None:
-            self._fetching.add(group)
+            self._fetching.add(replica)
             found = self._store.read(lambda engine: replica.fetch(engine, needed))
             found.addCallbacks(
                 self._fetched, self._not_fetched, callbackArgs=(replica,), errbackArgs=(replica,)
             )
 
     def _fetched(self, found: Found, replica: Replica) -> None:
-        self._fetching.discard(replica.group)
+        self._fetching.discard(replica)
         if self._replicas.get(replica.group) is replica:
             replica.have_fetched(found)
             self._joined(lambda: self._apply(replica))
 
     def _not_fetched(self, failure: Failure, replica: Replica) -> None:
-        self._fetching.discard(replica.group)
+        self._fetching.discard(replica)
         if self._store.condition is Condition.FULL:
             return  # the store may have been closed under it, to be opened again: so will replicas
         if self._replicas.get(replica.group) is replica:
