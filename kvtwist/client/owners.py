@@ -89,7 +89,7 @@ class Owners:
 
     async def settled(self, seconds: float) -> None:
         """Give the first attempts to reach the leaders a chance."""
-        for link in {*self.links}:
+        for link in dict.fromkeys(self.links):
             if link.is_fresh:
                 await link.when_settled(seconds)
 

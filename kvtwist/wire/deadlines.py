@@ -35,20 +35,20 @@ class Deadlines:
 
     def __init__(self, reactor: Any, elapsed_seconds: Callable[[], float] | None = None) -> None:
         self.seconds: Callable[[], float] = elapsed_seconds or reactor.seconds
-        self._watched: set[Expiring] = set()
+        self._watched: dict[Expiring, None] = {}  # in the order in which they came
         self._ticking = False
         self._loop = LoopingCall(self._tick)
         self._loop.clock = reactor
 
     def watch(self, expiring: Expiring) -> None:
         """Look at *expiring* until it has no deadlines left."""
-        self._watched.add(expiring)
+        self._watched[expiring] = None
         if not self._loop.running:
             self._loop.start(TICK_SECONDS, now=False)
 
     def forget(self, expiring: Expiring) -> None:
         """Look at *expiring* no more. When nobody is left, nothing is left in the reactor."""
-        self._watched.discard(expiring)
+        self._watched.pop(expiring, None)
         self._rest()
 
     def _rest(self) -> None:
@@ -67,7 +67,7 @@ class Deadlines:
                     _log.failure("a bug: looking for overdue calls failed")
                 else:
                     if not has_more:
-                        self._watched.discard(expiring)
+                        self._watched.pop(expiring, None)
         finally:
             self._ticking = False
         self._rest()

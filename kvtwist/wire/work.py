@@ -148,8 +148,8 @@ class Work:
         self._write = sending.write
         self._done = done
         self._not_done = not_done
-        self._deferred: set[Deferred[Arguments]] = set()
-        # A dictionary for its order: whatever is done to all of them is done in that.
+        # Dictionaries for their order: whatever is done to all of them is done in that.
+        self._deferred: dict[Deferred[Arguments], None] = {}
         self._later: dict[Unanswered, None] = {}
         self._is_over = False
         self.unanswered = 0
@@ -177,7 +177,7 @@ class Work:
         size = size_bytes(box)
         self.unanswered += 1
         self.request_bytes += size
-        self._deferred.add(answer)
+        self._deferred[answer] = None
         answer.addCallback(self._answered_later, codec, tag)
         answer.addErrback(self._failed, name, tag)
         answer.addBoth(self._ended, answer, size)
@@ -332,7 +332,7 @@ class Work:
     def _ended(
         self, result: Failure | None, answer: Deferred[Arguments], size: int
     ) -> Failure | None:
-        self._deferred.discard(answer)
+        self._deferred.pop(answer, None)
         self.unanswered -= 1
         self.request_bytes -= size
         self._done()
