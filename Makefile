@@ -38,8 +38,10 @@ fuzz: $(INSTALLED) ## feed the wire with damaged bytes for ten minutes
 
 # How many runs; one goes on where it was stopped when RESUME names a file.
 SEEDS ?= 1000
-simulate: $(INSTALLED) ## run SEEDS simulations of a Raft group, each with other faults
+NODE_SEEDS ?= 500
+simulate: $(INSTALLED) ## run SEEDS simulations of a Raft group, NODE_SEEDS of whole clusters
 	$(BIN)/python -m tests.sim --seeds 0:$(SEEDS) $(if $(RESUME),--resume $(RESUME))
+	$(BIN)/python -m tests.simnodes --seeds 0:$(NODE_SEEDS)
 
 # How long, and which schedule of faults: another one each time without SEED.
 SECONDS ?= 180

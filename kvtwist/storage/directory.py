@@ -62,6 +62,7 @@ class DataDirectory:
     :param make_engine: opens the engine in a directory.
     :param name: the node's ``--id``.
     :param new_identity: used if the directory is new.
+    :param make_marks: opens the file of marks.
     :raises ConfigurationError: when it is another node's, or of a later release.
     :raises StorageError: when it cannot be opened, or has gone back.
 
@@ -74,6 +75,7 @@ class DataDirectory:
         make_engine: Callable[[Path], Engine],
         name: str,
         new_identity: str,
+        make_marks: Callable[[Path], Marks] = Marks,
     ) -> None:
         self._path = path
         self.engine = make_engine(path)
@@ -81,7 +83,7 @@ class DataDirectory:
             check_format(self.engine, path)
             self.record = read_node(self.engine, path) or NodeRecord(name, new_identity)
             self._check_name(name)
-            self.marks = Marks(path / "marks")
+            self.marks = make_marks(path / "marks")
         except BaseException:
             self.engine.close()
             raise
