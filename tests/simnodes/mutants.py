@@ -14,8 +14,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 
 from kvtwist.client.sessions import Ticket
-from kvtwist.core.raft import ReadState, reads
-from kvtwist.core.raft.log import Log
+from kvtwist.core.raft import ReadState, Ready, reads
 from kvtwist.core.raft.raft import Raft
 from kvtwist.core.raft.state import Leading, State
 from kvtwist.core.state.commands import LonePut, OpenSession, Write
@@ -24,7 +23,7 @@ from kvtwist.core.state.sessions import Session, Sessions
 from kvtwist.errors import KvtwistError, SessionRefused, Unavailable
 from kvtwist.node import router
 from kvtwist.node.post import Post
-from kvtwist.node.replica import Replica, Written
+from kvtwist.node.replica import Replica
 from kvtwist.node.replicas import Replicas
 from kvtwist.node.router import Router
 from kvtwist.storage import logs
@@ -116,13 +115,6 @@ def votes_released_before_sync(patch: Patch) -> None:
 
 
 @mutant
-def applied_before_durable(patch: Patch) -> None:
-    """What is committed is applied, and kept, though the own log on the disk does not have it:
-    the state is ahead of its log after a crash."""
-    patch.replace(Log, "appliable_index", instead(property(lambda self: self.commit_index)))
-
-
-@mutant
 def failed_sync_ignored(patch: Patch) -> None:
     """A node goes on after a failed sync (S1)."""
 
@@ -188,17 +180,19 @@ def applied_index_in_another_batch(patch: Patch) -> None:
 
 
 @mutant
-def compacted_before_saved(patch: Patch) -> None:
-    """A log is compacted up to what is applied, though the disk has an older state."""
+def state_ahead_of_its_log(patch: Patch) -> None:
+    """Entries are written a batch later than they should be, also than what they have changed."""
 
     def made(before: Any) -> Any:
-        def written(self: Replica, written: Written) -> None:
-            before(self, written)
-            self._compact(self.applied_index)
+        def _take_entries(self: Replica, ready: Ready, batch: Batch) -> None:
+            late = self.__dict__.setdefault("late", Batch())
+            batch.extend(late)
+            self.__dict__["late"] = now = Batch()
+            before(self, ready, now)
 
-        return written
+        return _take_entries
 
-    patch.replace(Replica, "written", made)
+    patch.replace(Replica, "_take_entries", made)
 
 
 @mutant

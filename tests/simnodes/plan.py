@@ -120,7 +120,7 @@ def draw(seed: int) -> Plan:
     return Plan(
         seed=seed,
         nodes=nodes,
-        partitions=random.choice((1, 2, 4, 4, 8)),
+        partitions=random.choice((1, 1, 2, 2, 4, 8)),
         replicas=random.choices((1, 3, 5), (5, 75, 20))[0],
         chaos_seconds=random.choice((6.0, 10.0, 15.0)),
         links=Links(
@@ -132,7 +132,7 @@ def draw(seed: int) -> Plan:
         disks=Disks(
             sync_seconds=random.choice((0.0005, 0.002, 0.01)),
             read_seconds=random.choice((0.0005, 0.005)),
-            cold=random.choice((0.0, 0.0, 0.3, 1.0)),
+            cold=random.choice((0.0, 0.3, 0.3, 1.0)),
         ),
         faults=tuple(each for each in FAULTS if random.random() < share),
         fault_seconds=random.choice((0.4, 1.0, 2.0)),
@@ -143,10 +143,10 @@ def draw(seed: int) -> Plan:
         snapshot_piece_bytes=random.choice((100, 1000, 1 << 18)),
         session_idle_ms=random.choice((600, 5_000, 600_000)),
         quiesce_ticks=random.choice((0, 10, 20)),
-        clients=random.randrange(2, 5),
+        clients=random.randrange(1, 4),
         lanes=random.choice((1, 2, 3)),
-        stock_clients=random.choice((0, 1, 2)),
-        think_seconds=random.choice((0.05, 0.15, 0.4)),
+        stock_clients=random.choice((1, 2, 3)),
+        think_seconds=random.choice((0.02, 0.05, 0.2)),
         timeouts_seconds=random.choice(((5.0,), (5.0, 1.0), (2.0, 0.3))),
         keys=random.choice((2, 4, 8)),
         counters=random.choice((1, 1, 2)),
