@@ -320,11 +320,8 @@ class Nemesis:
 
     # -- the end --------------------------------------------------------------------------------
 
-    def stop(self, heals: bool) -> None:
-        """No more faults; whoever is down comes back, whoever stands still goes on.
-
-        :param heals: all of them; else a minority stays away until `heal`.
-        """
+    def stop(self) -> None:
+        """No more faults; whoever is down comes back, whoever stands still goes on."""
         self._is_over = True
         self._network.cut = frozenset()
         self._network.links = replace(self._plan.links, late=0.0)
@@ -343,11 +340,9 @@ class Nemesis:
         for client in self._clients:
             if not client.is_up:
                 client.start()
-        if not heals:
-            self._send_away()
 
-    def _send_away(self) -> None:
-        """So many that every partition still has a majority."""
+    def send_away(self) -> None:
+        """A minority goes, so that every partition still has a majority, until `heal`."""
         few = (min(self._plan.replicas, len(self._machines)) - 1) // 2
         self._away = self._random.sample(list(self._machines), few)
         ips = [machine.ip for machine in self._away]

@@ -71,6 +71,7 @@ class Plan:
     :ivar fault_seconds: between two faults, on average.
     :ivar heals: whether all come back before every partition must serve again; else a minority
         stays away: dead, frozen or cut off (R9).
+    :ivar falls_silent: whether nobody asks for anything before that, so that groups fall silent.
     :ivar clock_error: how much faster or slower a host's clock may be.
     :ivar log_entries_max: of a group's log, before it is compacted.
     :ivar log_held_times: how much longer a log may get for the sake of slow replicas.
@@ -96,6 +97,7 @@ class Plan:
     faults: tuple[str, ...] = ()
     fault_seconds: float = 1.0
     heals: bool = True
+    falls_silent: bool = False
     clock_error: float = 0.0
     log_entries_max: int = 20
     log_held_times: int = 4
@@ -136,13 +138,14 @@ def draw(seed: int) -> Plan:
         ),
         faults=tuple(each for each in FAULTS if random.random() < share),
         fault_seconds=random.choice((0.4, 1.0, 2.0)),
-        heals=random.random() < 0.65,
+        heals=random.random() < 0.6,
+        falls_silent=random.random() < 0.6,
         clock_error=random.choice((0.0, 0.0, 0.02, 0.05)),
         log_entries_max=random.choice((4, 8, 30)),
         log_held_times=random.choice((1, 1, 4)),
         snapshot_piece_bytes=random.choice((100, 1000, 1 << 18)),
         session_idle_ms=random.choice((600, 5_000, 600_000)),
-        quiesce_ticks=random.choice((0, 10, 20)),
+        quiesce_ticks=random.choice((0, 10, 10, 20)),
         clients=random.randrange(1, 4),
         lanes=random.choice((1, 2, 3)),
         stock_clients=random.choice((1, 2, 3)),

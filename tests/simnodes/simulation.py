@@ -7,6 +7,7 @@ replicas must be the same and every key is read once more.
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -44,10 +45,11 @@ from tests.simnodes.trace import Trace
 from tests.simnodes.watching import watched
 
 FOUNDING_SECONDS = 10.0
-RECOVERY_SECONDS = 12.0
+RECOVERY_SECONDS = 8.0
 SETTLING_SECONDS = 15.0
 STEP_SECONDS = 0.05
 VISITOR_SECONDS = 3.0
+SILENCE_SECONDS = 2.0
 
 
 class Failure(Exception):
@@ -115,7 +117,12 @@ def one_in_each(partitions: int) -> list[bytes]:
 
 
 class Simulation:
-    """One run."""
+    """One run.
+
+    :ivar recovery_seconds: how long it took after the last fault until every partition served.
+    """
+
+    recovery_seconds = 0.0
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -262,7 +269,12 @@ class Simulation:
             client.start()
         self.nemesis.begin()
         self._run_for(self.plan.chaos_seconds)
-        self.nemesis.stop(self.plan.heals)
+        self.nemesis.stop()
+        if self.plan.falls_silent:
+            self._rest()
+            self._run_for(SILENCE_SECONDS)
+        if not self.plan.heals:
+            self.nemesis.send_away()
 
     def _recovery(self) -> None:
         """Each partition serves a write and a read, soon, and whoever asks."""
@@ -270,7 +282,9 @@ class Simulation:
         self.visitor = Client(
             self.host, self.peers, timeout_seconds=VISITOR_SECONDS, chance=self.random.random
         )
+        began = self.clock.now
         self._have_done([Kind.PUT, Kind.GET], one_in_each(self.plan.partitions))
+        self.recovery_seconds = self.clock.now - began
         self.nemesis.heal()
 
     def _have_done(self, kinds: list[Kind], keys: list[bytes]) -> None:
@@ -316,15 +330,19 @@ class Simulation:
     def _last_round(self) -> None:
         """All that was asked ends; all replicas become the same; all keys are read once more."""
         self._run_for(1.0)
-        for client in self.clients:
-            client.rest()
-        self._run_until(lambda: not self.history.open_count, 2 * max(self.plan.timeouts_seconds))
+        self._rest()
         self._have_done([Kind.GET], self.keys)
         if not self._run_until(self._are_same, SETTLING_SECONDS):
             raise Violation("everybody_catches_up", self._differences())
         for name, one in self._replicas():
             self.inspector.same_digest(name, one)
         self._judge()
+
+    def _rest(self) -> None:
+        """Have nobody ask for anything any more."""
+        for client in self.clients:
+            client.rest()
+        self._run_until(lambda: not self.history.open_count, 2 * max(self.plan.timeouts_seconds))
 
     def _replicas(self) -> Iterator[tuple[str, Replica]]:
         for machine in self.machines:
@@ -378,6 +396,8 @@ class Simulation:
         counts["runs"] = 1
         counts["events"] = self.clock.done
         counts["virtual seconds"] = round(self.clock.now)
+        counts["recovery: ms"] = round(1000 * self.recovery_seconds)
+        counts[f"recovery: within {2 ** math.ceil(math.log2(self.recovery_seconds))} s"] = 1
         counts["runs with a minority away at the end"] = self.nemesis.is_minority_away
         counts["runs with nodes that lack groups"] = self.plan.nodes > self.plan.replicas
         counts["snapshots installed"] = self.trace.counts["installed"]
