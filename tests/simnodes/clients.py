@@ -106,7 +106,7 @@ class ClientProcess:
         drawn = self._random.random()
         if drawn < _MANY:
             done = self._many(lane)
-        elif drawn < _MANY + _COUNTED and hasattr(self.client, "increment"):
+        elif drawn < _MANY + _COUNTED:
             done = self._count(lane, self._random.choice(self._counters))
         else:
             kind = self._random.choice(_KINDS)

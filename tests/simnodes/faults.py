@@ -24,7 +24,6 @@ from tests.simnodes.trace import Trace
 
 VISITOR_IP = "10.0.3.1"
 """Of the client that asks when chaos is over."""
-CLIENTS_GO_ELSEWHERE = True
 
 
 class Nemesis:
@@ -347,7 +346,7 @@ class Nemesis:
         self._away = self._random.sample(list(self._machines), few)
         ips = [machine.ip for machine in self._away]
         rest = [machine.ip for machine in self._machines if machine not in self._away]
-        if not CLIENTS_GO_ELSEWHERE or self._random.random() < 0.5:
+        if self._random.random() < 0.5:
             rest += [client.ip for client in self._clients] + [VISITOR_IP]
         how = self._random.choice(("dead", "dead", "frozen", "cut off", "deaf"))
         self._note(f"away: {how}", " ".join(machine.name for machine in self._away))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -24,17 +24,16 @@ from zope.interface import provider
 
 from kvtwist.client import Client
 from kvtwist.core.address import Address
-from kvtwist.core.ring import partition_of
 from kvtwist.errors import KvtwistError
 from kvtwist.node.replica import Replica
-from tests.linearizability.history import ABSENT, Kind, Operation, Outcome
-from tests.linearizability.judge import assert_linearizable
-from tests.linearizability.revisions import check_revisions
+from tests.linearizability.history import ABSENT, Kind, Operation
 from tests.simnodes.clients import ClientProcess
 from tests.simnodes.clock import Clock
 from tests.simnodes.faults import VISITOR_IP, Nemesis
 from tests.simnodes.history import GRACE_SECONDS, History
 from tests.simnodes.invariants import Inspector
+from tests.simnodes.judging import judge
+from tests.simnodes.keys import keys_of, one_in_each
 from tests.simnodes.ledger import Ledger, Violation
 from tests.simnodes.machine import PORT, Machine
 from tests.simnodes.network import Network
@@ -87,33 +86,6 @@ class Report:
     seed: int
     digest: str
     counts: Counter[str] = field(default_factory=Counter)
-
-
-def keys_of(plan: Plan) -> list[bytes]:
-    """The keys of a run: in as many partitions as there are, as far as they go."""
-    chosen: list[bytes] = []
-    number = 0
-    while len(chosen) < plan.keys + plan.counters:
-        key = b"k%d" % number
-        number += 1
-        taken = sum(
-            partition_of(key, plan.partitions) == partition_of(each, plan.partitions)
-            for each in chosen
-        )
-        if taken <= len(chosen) // plan.partitions:
-            chosen.append(key)
-    return chosen
-
-
-def one_in_each(partitions: int) -> list[bytes]:
-    """A key in each partition, that nobody else uses: some groups have been silent for long."""
-    found: dict[int, bytes] = {}
-    number = 0
-    while len(found) < partitions:
-        key = b"visitor%d" % number
-        found.setdefault(partition_of(key, partitions), key)
-        number += 1
-    return [found[partition] for partition in range(partitions)]
 
 
 class Simulation:
@@ -336,7 +308,7 @@ class Simulation:
             raise Violation("everybody_catches_up", self._differences())
         for name, one in self._replicas():
             self.inspector.same_digest(name, one)
-        self._judge()
+        judge(self.history.operations(), self.plan, self.counters)
 
     def _rest(self) -> None:
         """Have nobody ask for anything any more."""
@@ -359,19 +331,6 @@ class Simulation:
             found.setdefault(one.group, set()).add(one.applied_index)
             shown.append(f"{name} group {one.group}: {one.applied_index}")
         return ", ".join(shown) if any(len(those) > 1 for those in found.values()) else ""
-
-    def _judge(self) -> None:
-        operations = self.history.operations()
-        try:
-            assert_linearizable(operations)
-        except AssertionError as error:
-            raise Violation("linearizability", str(error)) from error
-        clashes = check_revisions(operations, lambda key: partition_of(key, self.plan.partitions))
-        if clashes:
-            raise Violation("versions_grow", str(clashes[0]))
-        for key in self.counters:
-            if wrong := miscounted(key, operations):
-                raise Violation("exactly_once", wrong)
 
     # -- around it ------------------------------------------------------------------------------
 
@@ -425,23 +384,6 @@ def _seen(record: Any) -> dict[str, Any]:
     if record is None:
         return {"version": ABSENT, "value": None}
     return {"version": record.version, "value": bytes(record.value)}
-
-
-def miscounted(key: bytes, operations: Iterable[Operation]) -> str | None:
-    """What is wrong with a counter that was only counted up, if its last value cannot be.
-
-    The judge of histories says the same, and why; this needs no judge to be believed.
-    """
-    those = [each for each in operations if each.key == key]
-    last = [each for each in those if each.kind is Kind.GET and each.answer is not None][-1]
-    assert last.answer is not None
-    counted = [each for each in those if each.kind is Kind.INCREMENT]
-    least = sum(each.amount for each in counted if each.is_change)
-    most = least + sum(each.amount for each in counted if each.outcome is Outcome.UNKNOWN)
-    value = int(last.answer.value or b"0")
-    if least <= value <= most:
-        return None
-    return f"{key!r} is {value}, and should be from {least} to {most}"
 
 
 def run(seed: int) -> Report:

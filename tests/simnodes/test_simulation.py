@@ -13,8 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.linearizability.history import Answer, Kind, Operation, Outcome
 from tests.simnodes.campaign import MINIMUM_PER_RUN, replay_command, too_little
+from tests.simnodes.judging import miscounted
 from tests.simnodes.plan import draw
-from tests.simnodes.simulation import Failure, Simulation, miscounted, run
+from tests.simnodes.simulation import Failure, Simulation, run
 from tests.simnodes.surroundings import uncollected
 
 CHECKOUT = Path(__file__).resolve().parents[2]
