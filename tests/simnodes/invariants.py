@@ -105,6 +105,7 @@ class Inspector:
     def sending(self, name: str, group: int, message: Message) -> None:
         """A message is about to leave a node."""
         known = self.ledger.group(group)
+        self.trace.show(f"group {group}", f"{name} > {known.name_of(message.to)}", message)
         match message:
             case VoteResponse(granted=True):
                 self._votes(name, group, message, message.to)

@@ -36,6 +36,10 @@ class Trace:
         self._hash.update(f"{now!r} {sender} {to} {crc32(data)}\n".encode())
         self._last.append((now, "write", f"{sender} > {to}", data))
 
+    def show(self, kind: str, who: str, what: object) -> None:
+        """For people only: what the bytes say that are written next."""
+        self._last.append((self._clock.now, kind, who, what))
+
     def digest(self) -> str:
         """The same for two runs in which the same happened."""
         return self._hash.hexdigest()
