@@ -144,10 +144,21 @@ class Nemesis:
 
     def _freeze(self) -> None:
         machine = self._someone()
-        if machine is None:
-            return
-        seconds = self._seconds(4.0)
-        self._note("freeze", machine.name, round(seconds, 3))
+        if machine is not None:
+            self._freeze_for(machine, self._seconds(4.0), "freeze")
+
+    def _leader_freeze(self) -> None:
+        """Long enough for another one to be elected: what waits in its sockets comes to one who
+        believes to lead."""
+        leading = self._leading()
+        leaders = [each for each in self._machines if each.name in leading]
+        running = [each for each in leaders if each.is_up and not each.is_frozen]
+        if running:
+            machine = self._random.choice(running)
+            self._freeze_for(machine, 1.5 + self._seconds(2.0), "leader_freeze")
+
+    def _freeze_for(self, machine: Machine, seconds: float, fault: str) -> None:
+        self._note(fault, machine.name, round(seconds, 3))
         host = machine.host
         host.freeze()
         self._in(seconds, lambda: host.thaw() if host.is_frozen else None)

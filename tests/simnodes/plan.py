@@ -14,6 +14,7 @@ FAULTS = (
     "power_cut",
     "rolling_restart",
     "freeze",
+    "leader_freeze",
     "slow_host",
     "cut",
     "flapping_cut",
