@@ -20,8 +20,8 @@ from twisted.internet.task import deferLater
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
+from kvtwist.client.leaders import Leaders
 from kvtwist.client.links import Links
-from kvtwist.client.owners import Owners
 from kvtwist.client.request import Request
 from kvtwist.client.sessions import IDLE_MS, Sessions, Ticket
 from kvtwist.client.table import Table
@@ -66,19 +66,19 @@ class Attempts:
         self,
         reactor: Any,
         links: Links,
-        owners: Owners,
+        leaders: Leaders,
         seconds: Callable[[], float],
         chance: Callable[[], float],
         timeout_seconds: float,
     ) -> None:
         self._reactor = reactor
         self._links = links
-        self._owners = owners
+        self._leaders = leaders
         self._seconds = seconds
         self._chance = chance
         self._timeout_seconds = timeout_seconds
         self.sessions = Sessions(reactor, self._open_session, seconds)
-        owners.on_table = self._learned
+        leaders.on_table = self._learned
 
     def deadline(self) -> float:
         """When the time of a request that begins now is up."""
@@ -102,7 +102,7 @@ class Attempts:
         :param ticket: of a write that was sent before, with others.
         :param silent: who was asked then, and was of no use.
         """
-        link = self._owners.connected(arguments["key"])
+        link = self._leaders.connected(arguments["key"])
         is_write = command in commands.WRITES
         if link is None or link in silent or (is_write and self.sessions.slots):
             if is_write and ticket is None:
@@ -128,7 +128,7 @@ class Attempts:
             raise
         deadline = request.begun_seconds + self._timeout_seconds
         wanted, finish = request.arguments(), request.finish
-        silent = [self._owners.connected(request.key)] if _is_of_no_use(error) else []
+        silent = [self._leaders.connected(request.key)] if _is_of_no_use(error) else []
         attempts = self._others(command, wanted, finish, deadline, ticket, trouble, silent)
         return Deferred.fromCoroutine(attempts)
 
@@ -157,19 +157,19 @@ class Attempts:
         return answer
 
     def _answered(self, answer: Values, key: bytes) -> Values:
-        self._owners.taught(key, answer)
+        self._leaders.taught(key, answer)
         return answer
 
     def taught(self, key: bytes, answer: Values) -> None:
         """An answer may say who leads."""
-        self._owners.taught(key, answer)
+        self._leaders.taught(key, answer)
 
     async def topology(self) -> Table:
         """The table, asked anew."""
         deadline = self.deadline()
         for attempt in count():
             try:
-                return await self._owners.learn(ATTEMPT_SECONDS)
+                return await self._leaders.learn(ATTEMPT_SECONDS)
             except NotDone as error:
                 if self._seconds() >= deadline or self._links.is_stopped:
                     raise self._in_time(error) from error
@@ -186,7 +186,7 @@ class Attempts:
     ) -> Deferred[_Result]:
         error = expected(failure)
         trouble = self._weighed(command, error)
-        silent = [self._owners.connected(arguments["key"])] if _is_of_no_use(error) else []
+        silent = [self._leaders.connected(arguments["key"])] if _is_of_no_use(error) else []
         ticket = Ticket(self.sessions) if command in commands.WRITES else None
         attempts = self._others(command, arguments, finish, deadline, ticket, trouble, silent)
         return Deferred.fromCoroutine(attempts)
@@ -217,11 +217,11 @@ class Attempts:
                 link: Link | None = None
                 try:
                     seconds = min(left_seconds, ATTEMPT_SECONDS)
-                    table = self._owners.table or await self._owners.learn(seconds)
+                    table = self._leaders.table or await self._leaders.learn(seconds)
                     if ticket is not None:
                         partition = table.partition_of(key)
                         arguments["once"] = await ticket.prepare(partition, key, deadline)
-                    link = await self._owners.link_for(key, seconds, unheard)
+                    link = await self._leaders.link_for(key, seconds, unheard)
                     patience = patience_seconds(arguments, attempt)
                     answer = await self.one(link, command, arguments, deadline, patience)
                     return finish(answer)
@@ -243,7 +243,7 @@ class Attempts:
         elif not may_be_sent_again(command, error):
             raise error
         if isinstance(error, NotLeader):
-            self._owners.forget()
+            self._leaders.forget()
         return error
 
     def _open_session(self, key: bytes, deadline: float) -> Deferred[Values]:
@@ -273,7 +273,7 @@ class Attempts:
         that has too much in flight, until there is room."""
         if attempt == 1 and isinstance(trouble, (SessionRefused, WrongGeneration)):
             return  # it has been said what to do instead
-        link = self._owners.connected(key)
+        link = self._leaders.connected(key)
         connection = link.connection if link is not None else None
         if isinstance(trouble, Overloaded) and connection is not None and connection.is_full:
             left_seconds = max(0.0, deadline - self._seconds())

@@ -1,4 +1,4 @@
-"""Sends a call on many keys: one box per node, for all keys that it owns; then, alone, each key
+"""Sends a call on many keys: one box per node, for all keys that it leads; then, alone, each key
 that has to be sent again."""
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 from kvtwist.client.attempts import ATTEMPT_SECONDS, Attempts, expected, patience_seconds
+from kvtwist.client.leaders import Leaders
 from kvtwist.client.many import Many
-from kvtwist.client.owners import Owners
 from kvtwist.errors import KvtwistError, NoAnswer
 from kvtwist.wire import commands
 from kvtwist.wire.codec import Values
@@ -40,14 +40,14 @@ class Boxes(Generic[_Key, _Result]):
         alone: type[amp.Command],
         finish: Callable[[Values], _Result],
         attempts: Attempts,
-        owners: Owners,
+        leaders: Leaders,
     ) -> None:
         self._many = many
         self._alone = alone
         self._finish = finish
         self._attempts = attempts
         self._sessions = attempts.sessions
-        self._owners = owners
+        self._leaders = leaders
         self._deadline = attempts.deadline()
         self._is_write = many.command in commands.WRITES
         self._silent: set[Link] = set()
@@ -57,17 +57,17 @@ class Boxes(Generic[_Key, _Result]):
 
         :raises ManyFailed: when a key has an error.
         """
-        many, owners = self._many, self._owners
-        if owners.table is None:
+        many, leaders = self._many, self._leaders
+        if leaders.table is None:
             with suppress(KvtwistError):
-                await owners.learn(ATTEMPT_SECONDS)
-        await owners.settled(ATTEMPT_SECONDS)
+                await leaders.learn(ATTEMPT_SECONDS)
+        await leaders.settled(ATTEMPT_SECONDS)
         try:
             has_sessions = self._is_write and self._sessions.slots
             if has_sessions:
                 await self._open()
             send = self._named_box if has_sessions else self._box
-            await each(many.boxes(owners.links), send)
+            await each(many.boxes(leaders.links), send)
             if left := many.left():
                 await each(left, self._one)
         finally:

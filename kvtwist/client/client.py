@@ -25,9 +25,9 @@ from kvtwist.client.attempts import (
     whole_ms,
 )
 from kvtwist.client.boxes import Boxes
+from kvtwist.client.leaders import Leaders
 from kvtwist.client.links import Links
 from kvtwist.client.many import Many
-from kvtwist.client.owners import Owners
 from kvtwist.client.request import OnceRequest, PutRequest, Request
 from kvtwist.client.table import Table
 from kvtwist.core.address import Address, parse_address, parse_addresses
@@ -85,15 +85,17 @@ class Client:
         self._seconds = seconds = elapsed_clock(reactor)
         deadlines = Deadlines(reactor, seconds)
         self._links = Links(reactor, parse_addresses(peers), chance, deadlines)
-        self._owners = Owners(self._links, seconds)
+        self._leaders = Leaders(self._links, seconds)
         self._attempts = Attempts(
-            reactor, self._links, self._owners, seconds, chance, timeout_seconds
+            reactor, self._links, self._leaders, seconds, chance, timeout_seconds
         )
         self._sessions = self._attempts.sessions
         self._timeout_seconds = timeout_seconds
         # Who has no time at all goes the ordinary way, which says so.
         self._has_time = has_time = timeout_seconds > 0
-        self._frequent_connection = self._owners.frequent_connection if has_time else _no_connection
+        self._frequent_connection = (
+            self._leaders.frequent_connection if has_time else _no_connection
+        )
         # What the first attempt of a `Request` may take, and how that stands at its box's end. A
         # put without a session has no other.
         attempt_seconds = min(timeout_seconds, ATTEMPT_SECONDS)
@@ -115,7 +117,7 @@ class Client:
     def put(self, key: bytes | str, value: bytes | str) -> Deferred[int]:
         """Write *value* under *key*, whatever was there. The new version."""
         key, value = _bytes("key", key), _bytes("value", value)
-        links = self._owners.links
+        links = self._leaders.links
         if links and len(key) <= VALUE_BYTES_MAX and len(value) <= VALUE_BYTES_MAX:
             partition = partition_of(key, len(links))
             connection = links[partition].connection
@@ -242,7 +244,7 @@ class Client:
         alone: type[amp.Command],
         finish: Callable[[Values], _Result],
     ) -> Deferred[dict[KeyOrText, _Result]]:
-        boxes = Boxes(many, alone, finish, self._attempts, self._owners)
+        boxes = Boxes(many, alone, finish, self._attempts, self._leaders)
         return Deferred.fromCoroutine(boxes.outcome())
 
     async def _status(self, address: Address) -> Values:

@@ -59,22 +59,22 @@ class Many(Generic[_Key, _Result]):
 
     # -- what is sent -------------------------------------------------------------------------
 
-    def boxes(self, owners: Sequence[Link]) -> Iterator[tuple[Link, list[int]]]:
-        """The places of the keys for each box: all of one owner, and not too many bytes.
+    def boxes(self, leaders: Sequence[Link]) -> Iterator[tuple[Link, list[int]]]:
+        """The places of the keys for each box: all of one leader, and not too many bytes.
 
         Keys that would fill a box by themselves are left for sending alone, and so are all while
-        nobody knows the owners.
+        nobody knows the leaders.
 
-        :param owners: for each partition the link to its owner.
+        :param leaders: for each partition the link to its leader.
         """
-        if not owners:
+        if not leaders:
             return
-        owned: defaultdict[Link, list[int]] = defaultdict(list)
-        self._partitions = partitions_of(self._columns[0], len(owners))
+        led: defaultdict[Link, list[int]] = defaultdict(list)
+        self._partitions = partitions_of(self._columns[0], len(leaders))
         for at, partition in enumerate(self._partitions):
-            owned[owners[partition]].append(at)
+            led[leaders[partition]].append(at)
         fits_one = len(self._given) <= BOX_KEYS_MAX and self._size_bytes() <= BOX_BYTES_MAX
-        for link, places in owned.items():
+        for link, places in led.items():
             for box in [places] if fits_one else self._cut(places):
                 yield link, box
 

@@ -79,7 +79,7 @@ class OnceCase(DurableCase):
 
     def slot_of(self, key: str) -> Any:
         """Where it is kept."""
-        table = self.client._owners.table
+        table = self.client._leaders.table
         assert table is not None
         return self.client._sessions.slots[table.partition_of(key.encode())]
 

@@ -14,8 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.client import results
 from kvtwist.client.attempts import GRACE_SECONDS, Attempts, patience_seconds
+from kvtwist.client.leaders import Leaders
 from kvtwist.client.links import Links
-from kvtwist.client.owners import Owners
 from kvtwist.client.request import PutRequest, Request
 from kvtwist.client.table import Table
 from kvtwist.core.partition import Record
@@ -123,13 +123,13 @@ class AgainTests(SynchronousTestCase):
         """Else a client that has an old table asks the wrong node until its time is up."""
         clock = Clock()
         links = Links(clock, (), lambda: 0.5, Deadlines(clock))
-        owners = Owners(links, clock.seconds)
-        attempts = Attempts(clock, links, owners, clock.seconds, lambda: 0.5, SECONDS)
+        leaders = Leaders(links, clock.seconds)
+        attempts = Attempts(clock, links, leaders, clock.seconds, lambda: 0.5, SECONDS)
         for error, forgets in ((NotSent(), False), (NotLeader(), True)):
-            owners.table = table = cast("Table", object())
+            leaders.table = table = cast("Table", object())
             request = Request(attempts, b"k", None, 0.0, SECONDS)
             again = attempts.again(request, error)
-            self.assertIs(owners.table, None if forgets else table)
+            self.assertIs(leaders.table, None if forgets else table)
             again.cancel()
             self.failureResultOf(again, CancelledError)
 
@@ -138,8 +138,8 @@ class AgainTests(SynchronousTestCase):
         read, or a write that has a session, is not asked of another when one does not answer."""
         clock, said = Clock(), list[tuple[float, int]]()
         links = Links(clock, (), lambda: 0.5, Deadlines(clock))
-        owners = Owners(links, clock.seconds)
-        attempts = Attempts(clock, links, owners, clock.seconds, lambda: 0.5, SECONDS)
+        leaders = Leaders(links, clock.seconds)
+        attempts = Attempts(clock, links, leaders, clock.seconds, lambda: 0.5, SECONDS)
 
         class Listener:
             def call(self, _: Any, arguments: Any, timeout_seconds: float) -> Deferred[Any]:

@@ -19,7 +19,7 @@ from kvtwist.wire.connection import Connection
 from kvtwist.wire.link import Link
 
 
-class Owners:
+class Leaders:
     """Finds the node to ask.
 
     :param seconds: the clock.
