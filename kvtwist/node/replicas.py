@@ -22,7 +22,8 @@ from twisted.python.failure import Failure
 from kvtwist.core.raft import Message, Senseless
 from kvtwist.errors import KvtwistError, OutcomeUnknown, StoreFailed
 from kvtwist.node.leadership import LOOK_TICKS
-from kvtwist.node.replica import Found, Replica, Written
+from kvtwist.node.replica import Replica
+from kvtwist.node.turns import Found, Written
 from kvtwist.storage.engine import Batch
 from kvtwist.storage.marks import Mark
 from kvtwist.storage.store import Condition, Store

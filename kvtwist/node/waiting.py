@@ -7,9 +7,11 @@ answer's bytes at once, and no dictionary, coroutine or timer comes between.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from kvtwist.core.state.answers import Answer, Written
 from kvtwist.core.state.contents import stored_key
@@ -21,6 +23,10 @@ from kvtwist.wire import commands
 from kvtwist.wire.boxes import VALUE_BYTES_MAX
 from kvtwist.wire.connection import Arguments, Unanswered
 from kvtwist.wire.frequent import get_answer, nothing_answer, put_answer
+
+_Told = TypeVar("_Told")
+
+_log = Logger(namespace="kvtwist.node")
 
 
 class Writer(Protocol):
@@ -48,6 +54,15 @@ class Reader(Protocol):
 
     def lost(self, error: KvtwistError) -> None:
         """Nobody has confirmed it."""
+
+
+def tell(told: Callable[[_Told], None], what: _Told) -> None:
+    """Tell who waits. What goes wrong there is that one's trouble: not the replica's, nor that of
+    those who are told next."""
+    try:
+        told(what)
+    except Exception:
+        _log.failure("a bug: who waited for a replica failed")
 
 
 # -- the ordinary way -----------------------------------------------------------------------------

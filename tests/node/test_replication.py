@@ -16,7 +16,7 @@ from kvtwist.core.groups import group_of
 from kvtwist.core.raft import Message, Role
 from kvtwist.core.raft.messages import AppendRequest, Heartbeat
 from kvtwist.errors import DiskFull, KvtwistError, NotDone, NotLeader, OutcomeUnknown, TooLarge
-from kvtwist.node import replica as replica_module
+from kvtwist.node import proposals
 from kvtwist.node.durable import DurablePartitions
 from kvtwist.node.limits import Limits
 from kvtwist.node.replica import Replica
@@ -543,7 +543,7 @@ class NonsenseTests(ReplicationCase):
 
     def test_an_entry_that_nobody_could_be_brought(self) -> None:
         """It would be sent, and refused, for ever, and nothing after it would be committed."""
-        self.patch(replica_module, "ENTRY_BYTES_MAX", 10_000)
+        self.patch(proposals, "ENTRY_BYTES_MAX", 10_000)
         self.put("k", "1")
         error = self.assertRaises(TooLarge, self.put, "k", "v" * 10_000)
         self.assertEqual((error.setting, error.limit), ("box_bytes_max", 10_000))

@@ -18,7 +18,8 @@ from kvtwist.core.state.commands import WHOSE, OpenSession
 from kvtwist.core.state.records import Record
 from kvtwist.errors import DiskFull, KvtwistError
 from kvtwist.node.durable import DurablePartitions
-from kvtwist.node.replica import READS_MAX, Replica
+from kvtwist.node.reads import READS_MAX
+from kvtwist.node.replica import Replica
 from kvtwist.storage.layout import ENTRY
 from kvtwist.wire import frequent
 from kvtwist.wire.boxes import ANSWER, ERROR_CODE, VALUE_BYTES_MAX, Box
@@ -183,9 +184,9 @@ class SameAnswersTests(SynchronousTestCase):
                 node.say(*[request(b"%04d" % at, b"a%d" % at, value) for at in range(count)])
                 node.heard()
                 replica = node.replica_of(b"a1")
-                context = next(replica._contexts)
+                context = next(replica._reads._contexts)
                 node.say(*[request(b"%04d" % at, b"a%d" % at, None) for at in range(count)])
-                self.assertEqual(next(replica._contexts), context + 2, "one round for all")
+                self.assertEqual(next(replica._reads._contexts), context + 2, "one round for all")
                 found = [box.get(b"value") for box in node.heard()]
                 self.assertEqual(found, [value] * count)
 
@@ -197,11 +198,11 @@ class SameAnswersTests(SynchronousTestCase):
             replica = node.replica_of(b"a")
             first, second = _Reader(b"a"), _Reader(b"a")
             replica.ask(first)
-            (waiting,) = [*replica._asked]
+            (waiting,) = [*replica._reads._asked]
             node.cluster.run(0.0)
             replica.ask(second)
-            self.assertNotIn(waiting, replica._asked)
-            self.assertEqual(len(replica._asked), 1)
+            self.assertNotIn(waiting, replica._reads._asked)
+            self.assertEqual(len(replica._reads._asked), 1)
             node.cluster.run(0.1)
             self.assertEqual((len(first.told), len(second.told)), (1, 1))
 

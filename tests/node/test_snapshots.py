@@ -186,7 +186,7 @@ class BackTests(SnapshotCase):
         self.group.start(3)
         self.group.run_until(lambda: self.group.replica(3)._installing.is_switching)
         early = DeferredReader(stored_key(0, b"before"))
-        self.group.replica(3)._reads.append((0, [early]))
+        self.group.replica(3)._reads.confirmed.append((0, [early]))
         self.assertIsNone(self.group.replica(3).apply())  # nothing is loaded that is not durable
         self.assertNoResult(early)
         read = self.group.replica(3).read(b"key-59", 0)
@@ -694,7 +694,7 @@ class BoundTests(SnapshotCase):
         slow._seconds = 0.5
         ended = self.begin_piece(transfer)
         self.group.run(0.6)
-        replica._reads.append((3, [reader]))
+        replica._reads.confirmed.append((3, [reader]))
         replica._changed(replica)
         self.group.run(0.2)
         self.assertIn(GROUP, self.node.replicas._fetching)
@@ -758,7 +758,7 @@ class BoundTests(SnapshotCase):
         install, base = replica.install, replica.raft.describe(0)
 
         def install_and_change(message: InstallSnapshot, incoming: Incoming) -> Deferred[bool]:
-            replica.has_changes, replica._base = True, base
+            replica.has_changes, replica._kept._base = True, base
             self.node.replicas._unsaved[GROUP] = replica
             return install(message, incoming)
 
