@@ -3,192 +3,38 @@
 A node carries out what it leads, sends the rest to the leaders in one request each, and answers
 with a result or an error for every key.
 
-Nearly all requests are for keys that are owned here and acceptable, all of them. That is seen at
-one look, and what is done then costs little for each key; in all other requests each key is looked
-at on its own.
+Of a cluster in memory nearly all requests are for keys that are owned here and acceptable, all of
+them. That is seen at one look, and what is done then costs little for each key; in all other
+requests each key is looked at on its own (`kvtwist.node.results` is told what became of it).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.protocols import amp
-from twisted.python.failure import Failure
 
 from kvtwist.core.ring import partitions_of
-from kvtwist.core.state.answers import Answer
 from kvtwist.core.state.contents import stored_key
-from kvtwist.core.state.records import Record
 from kvtwist.core.topology import Member
 from kvtwist.errors import (
     KvtwistError,
     MalformedRequest,
     NotLeader,
     OutcomeUnknown,
-    Overloaded,
     TooLarge,
 )
 from kvtwist.node.limits import Limits
-from kvtwist.node.operations import answer_to
 from kvtwist.node.partitions import MemoryPartitions, Partitions, no_sessions
+from kvtwist.node.results import OneKey, Results, Waiting
 from kvtwist.node.router import Router, check_keyspace
 from kvtwist.wire.again import may_be_sent_again
-from kvtwist.wire.applied import join_applied, pack_applied, unpack_applied
-from kvtwist.wire.commands import ANSWER_BYTES_MAX, GetMany, Put, PutMany
+from kvtwist.wire.commands import GetMany, PutMany
 from kvtwist.wire.connection import Arguments, Connection, Responder
-from kvtwist.wire.failures import pack_failure, unpack_failure
 from kvtwist.wire.once import ONCE_BYTES
-
-
-class _Results:
-    """What became of the keys of a request, each at its place in it.
-
-    :ivar versions: 0 where there is an error, or no such key.
-    :ivar values: what was read.
-    :ivar errors: under their places.
-    :ivar applied: how far each partition that was used is.
-    """
-
-    __slots__ = ("applied", "cluster_id", "errors", "values", "versions")
-
-    def __init__(self, cluster_id: bytes, count: int) -> None:
-        self.cluster_id = cluster_id
-        self.versions = [0] * count
-        self.values: list[bytes | None] = [None] * count
-        self.errors: dict[int, KvtwistError] = {}
-        self.applied: dict[int, int] = {}
-
-    def take(
-        self, places: Sequence[int], versions: Sequence[int], values: Sequence[bytes | None]
-    ) -> None:
-        """Put results where they belong."""
-        for at, version, value in zip(places, versions, values, strict=True):
-            self.versions[at], self.values[at] = version, value
-
-    def take_part(self, places: Sequence[int], answer: Arguments) -> None:
-        """The same for what another node did, and answered.
-
-        :raises ValueError: when the answer does not fit the places; then nothing is taken.
-        """
-        versions, nothing = answer["versions"], [None] * len(places)
-        values = answer.get("values", nothing)
-        errors = nothing if answer["errors"] is None else answer["errors"]
-        if not len(places) == len(versions) == len(values) == len(errors):
-            raise ValueError("it answered for another number of keys")
-        if answer["applied"] is not None:
-            join_applied(self.applied, unpack_applied(self.cluster_id, answer["applied"]))
-        self.take(places, versions, values)
-        for at, error in zip(places, errors, strict=True):
-            if error is not None:
-                self.errors[at] = unpack_failure(error)
-
-    def answer(self, command: type[amp.Command]) -> Arguments:
-        """The answer."""
-        answer: Arguments = {"versions": self.versions}
-        if command is GetMany:
-            self._bound()
-            answer["values"] = self.values
-        if self.errors:
-            packed: list[bytes | None] = [None] * len(self.versions)
-            for at, error in self.errors.items():
-                packed[at] = pack_failure(error)
-            answer["errors"] = packed
-        if self.applied:
-            answer["applied"] = pack_applied(self.cluster_id, self.applied)
-        return answer
-
-    def _bound(self) -> None:
-        """Leave out values that the answer has no room for."""
-        room = ANSWER_BYTES_MAX
-        if sum(map(len, filter(None, self.values))) <= room:
-            return
-        for at, value in enumerate(self.values):
-            if value is None:
-                continue
-            if len(value) > room and room < ANSWER_BYTES_MAX:
-                self.versions[at], self.values[at] = 0, None
-                self.errors[at] = Overloaded("the answer is full: ask for this key again")
-            else:
-                room -= len(value)
-
-
-class _Waiting:
-    """The keys of a request that are worked on here.
-
-    :param here: the partition of each, under its place.
-    :param applied: how far a partition is.
-
-    :ivar done: fires when something has become of all of them.
-    """
-
-    def __init__(
-        self, here: Mapping[int, int], results: _Results, applied: Callable[[int], int]
-    ) -> None:
-        self._left = dict(here)
-        self._results = results
-        self._applied = applied
-        self.done: Deferred[Arguments] = Deferred()
-
-    def took(self, at: int, version: int, value: bytes | None) -> None:
-        """One is done."""
-        number = self._left.pop(at, None)
-        if number is None:
-            return  # its time was up
-        results = self._results
-        results.versions[at], results.values[at] = version, value
-        results.applied[number] = max(self._applied(number), results.applied.get(number, 0))
-        if not self._left:
-            self.done.callback({})
-
-    def failed(self, at: int, error: KvtwistError) -> None:
-        """One is not, or nobody can say."""
-        if self._left.pop(at, None) is None:
-            return
-        self._results.errors[at] = error
-        if not self._left:
-            self.done.callback({})
-
-    def end(self, failure: Failure) -> None:
-        """The time of all that are left is up."""
-        error = failure.value
-        if not isinstance(error, KvtwistError):
-            failure.raiseException()
-        self._results.errors.update(dict.fromkeys(self._left, error))
-        self._left.clear()
-
-
-class _Key:
-    """One of them: a `kvtwist.node.waiting.Writer`, or a `Reader`."""
-
-    __slots__ = ("_at", "_waiting", "key")
-
-    def __init__(self, waiting: _Waiting, at: int, key: bytes) -> None:
-        self._waiting = waiting
-        self._at = at
-        self.key = key
-
-    def applied(self, answer: Answer) -> None:
-        """It was written."""
-        try:
-            version = answer_to(Put, answer)["version"]
-        except KvtwistError as error:
-            self.lost(error)
-        else:
-            self._waiting.took(self._at, version, None)
-
-    def found(self, record: Record | None) -> None:
-        """It was read."""
-        if record is None:
-            self._waiting.took(self._at, 0, None)
-        else:
-            self._waiting.took(self._at, record.version, record.value)
-
-    def lost(self, error: KvtwistError) -> None:
-        """It was not, or nobody can say."""
-        self._waiting.failed(self._at, error)
 
 
 class Batches:
@@ -219,15 +65,16 @@ class Batches:
             cluster_id, mine = self._router.owned()
         except KvtwistError:  # which each key will have for itself
             cluster_id, mine = b"", []
-        results = _Results(cluster_id, len(keys))
-        partitions = self._all_here(mine, keys, values)
+        results = Results(cluster_id, len(keys))
         memory = self._partitions
-        if isinstance(memory, MemoryPartitions) and arguments.get("onces") is not None:
-            raise no_sessions()
-        if partitions is not None and isinstance(memory, MemoryPartitions):
-            done = _apply(memory, results, partitions, keys, values)
-            results.versions, results.values = done
-            return results.answer(command)
+        if isinstance(memory, MemoryPartitions):
+            if arguments.get("onces") is not None:
+                raise no_sessions()
+            partitions = self._all_here(mine, keys, values)
+            if partitions is not None:
+                done = _apply(memory, results, partitions, keys, values)
+                results.versions, results.values = done
+                return results.answer(command)
         return Deferred.fromCoroutine(self._each(command, arguments, results))
 
     def _check(self, keys: int) -> None:
@@ -257,7 +104,7 @@ class Batches:
         return partitions if all(mine[number] for number in {*partitions}) else None
 
     async def _each(
-        self, command: type[amp.Command], arguments: Arguments, results: _Results
+        self, command: type[amp.Command], arguments: Arguments, results: Results
     ) -> Arguments:
         """Each key where it is led, all at the same time; those that nothing has become of again,
         where they are led by then, while there is time."""
@@ -282,7 +129,7 @@ class Batches:
         self,
         command: type[amp.Command],
         arguments: Arguments,
-        results: _Results,
+        results: Results,
         todo: Sequence[int],
     ) -> list[int]:
         """The places of the keys that may be asked for again."""
@@ -296,7 +143,7 @@ class Batches:
         return left
 
     def _located(
-        self, results: _Results, arguments: Arguments, todo: Sequence[int]
+        self, results: Results, arguments: Arguments, todo: Sequence[int]
     ) -> tuple[dict[int, int], dict[Member, list[int]]]:
         """Where each key is led: the partition under its place, for those that this node leads,
         and the places of all others under their leaders. *results* learns what is unacceptable."""
@@ -323,14 +170,14 @@ class Batches:
         arguments: Arguments,
         here: Mapping[int, int],
         deadline: float,
-        results: _Results,
+        results: Results,
     ) -> Deferred[Any]:
         """The keys that this node leads: the partition of each under its place."""
         keys, values, partitions = arguments["keys"], arguments.get("values"), self._partitions
         onces = arguments.get("onces")
-        waiting = _Waiting(here, results, partitions.applied)
+        waiting = Waiting(here, results, partitions.applied)
         for at, number in here.items():
-            one = _Key(waiting, at, stored_key(0, keys[at]))
+            one = OneKey(waiting, at, stored_key(0, keys[at]))
             once = onces and onces[ONCE_BYTES * at : ONCE_BYTES * (at + 1)]
             try:
                 if values is None:
@@ -348,7 +195,7 @@ class Batches:
         leader: Member,
         places: list[int],
         deadline: float,
-        results: _Results,
+        results: Results,
     ) -> None:
         """The keys that another node leads."""
         try:
@@ -370,7 +217,7 @@ class Batches:
 
 def _apply(
     memory: MemoryPartitions,
-    results: _Results,
+    results: Results,
     numbers: Sequence[int],
     keys: Sequence[bytes],
     values: Sequence[bytes] | None,

@@ -43,8 +43,6 @@ PER_GENERATION = (SESSION, ANSWER, RECORD, DUE)
 GENERATION_BYTES = 17
 """How long a `generation_prefix` is."""
 
-GROUP_MAX = (1 << 64) - 2
-
 
 def group_key(kind: bytes, group: int) -> bytes:
     """The one key of its kind that *group* has."""
