@@ -35,7 +35,7 @@ from kvtwist.wire.raft import read_messages, write_messages
 
 PULSE_TICKS = 2
 SILENT_TICKS = 10
-"""An election timeout (DESIGN, "Time")."""
+"""An election timeout."""
 LARGE_BYTES = 64 << 10
 """Appends with more go over the bulk link, so that no heartbeat waits for them."""
 ARRIVED_MAX = 4

@@ -1,10 +1,29 @@
 """All replicas of a node, driven together: one turn, one batch, one sync.
 
-**The order of safety** is `Replicas._turn`, and nothing else on a node: what the cores let go is
-sent; what they want persisted is committed, in one batch for all groups, together with what was
-applied since the last one; when that is durable they are told, which lets go of the next messages
-and entries; entries are applied; then whoever waits is answered. A core keeps to itself what may
-not leave yet (`kvtwist.core.raft`).
+**The order of safety** is in this module, and nowhere else on a node. A turn (`_turn`), for all
+replicas that have changed:
+
+1. Take what each core has to say (`Replica.take`): its messages go to the post, what it wants
+   persisted into one batch; what is committed, and durable here, is to be applied.
+2. Send the messages (`Carrier.flush`). A core keeps to itself what depends on something unsynced
+   (`kvtwist.core.raft`): so a leader's appends leave before its own sync, a vote never does.
+3. Have the batch committed (`_commit`): one sync for all groups, with the marks of new terms and
+   votes. Nobody waits for it here; other turns go on, and batches are committed in their order.
+4. Apply, each replica in the order of its log; then answer the writes, and the reads that were
+   confirmed for an index that is applied.
+
+When a batch is durable (`_written`) the cores are told. That lets go of the votes and
+acknowledgements that waited for it, and of entries to be applied; the next turn follows at once.
+
+**What is lazy**, and why nothing is lost by it. What entries have changed is taken once a tick, and
+written without a sync, with the index of the last of them (`_take_changes`): after a crash the log
+is applied again from there. That the log begins later goes with any batch after the one that has
+that state, and a store never has a later batch without an earlier one. That more is committed is
+written with the next entry, term or vote only; whoever leads after a crash finds it out again.
+
+**Snapshots.** The batch of the turn in which the core takes one makes its data, which is in the
+store already, the group's own. From then on, until that is durable and the new state is loaded
+(`_fetched`), nothing of that group is applied or read (`kvtwist.node.installing`).
 
 When the store fails, all replicas are over. When its disk was full and has room again, they are
 made anew from what the store has, as after a crash (S2, S8).

@@ -2,8 +2,7 @@
 
 Every message has ``sender`` and ``to``, which are replica ids, and the ``term`` it was made in.
 Which group it belongs to is the business of whoever carries it, as is that it comes from the
-replica that it says (DESIGN: cluster id, group, from- and to-replica id). A message may be lost,
-delayed, repeated and overtaken; it may not be changed.
+replica that it says. A message may be lost, delayed, repeated and overtaken; it may not be changed.
 
 Names of fields are the paper's, in our spelling: ``prev_index`` is its *prevLogIndex*.
 """

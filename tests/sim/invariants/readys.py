@@ -182,7 +182,7 @@ def applied_is_committed(ledger: Ledger, view: View, ready: Ready) -> str | None
 @holds("Committed")
 def applied_is_durable(ledger: Ledger, view: View, ready: Ready) -> str | None:
     """Nothing is applied that the own disk might lose: it would be applied twice, or not there
-    after a restart (DESIGN: a node never acts on state that is not on its disk)."""
+    after a restart (a node never acts on state that is not on its disk)."""
     image = view.member.disk.durable
     for entry in ready.committed:
         if image.term_at(entry.index) != entry.term and entry.index > image.compacted_index:
