@@ -1,10 +1,10 @@
 """The public client.
 
-It learns from any node who leads which partition, and sends each request straight to the node that
-leads its key's. When that node cannot be reached it asks another one, which forwards. Reads are sent
-again, and so are writes to a cluster with disks, where each is carried out once however often it is
-sent (`kvtwist.client.sessions`); a write to a cluster in memory only while nothing can have been
-done yet.
+It learns from any node who leads which partition, and sends each request straight to the leader of
+its key's. When that cannot be reached it asks another node, which forwards. Reads are sent again,
+and so are writes to a cluster with disks, where each is carried out once however often it is sent
+(`kvtwist.client.sessions`); a write to a cluster in memory only while nothing can have been done
+yet.
 """
 
 from __future__ import annotations
