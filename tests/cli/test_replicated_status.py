@@ -13,7 +13,7 @@ from kvtwist.wire import commands
 from tests.cli.test_commands import PEERS
 from tests.cli.test_status import StatusTestCase
 from tests.cluster import SimulatedCluster, ip_of
-from tests.node.test_durable import DurableCluster
+from tests.durable import DurableCluster
 
 PARTITIONS = 8
 

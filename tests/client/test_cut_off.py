@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from kvtwist.client import Client
 from tests.cluster import ip_of
-from tests.node.test_durable import DurableCluster
+from tests.durable import DurableCase
 
 
-class CutOffTests(SynchronousTestCase):
+class CutOffTests(DurableCase):
     """The owner of a partition hears nobody but the clients. The others elect."""
 
+    size = 3
+    partitions = 16
+
     def setUp(self) -> None:
-        self.cluster = DurableCluster(3, 16)
-        self.addCleanup(self.cluster.cleanup)
-        self.cluster.found()
+        super().setUp()
         self.key = self.cluster.key_of(1)
         self.client = self.cluster.client(1, 2, 3)
-        self.cluster.network.result_of(self.client.put(self.key, "before"))
+        self.put(self.key, "before")
 
     def test_others_are_asked(self) -> None:
         """R9: once others lead, writes and reads are done within their time, though the node that

@@ -13,7 +13,7 @@ from kvtwist.node.router import Router
 from kvtwist.wire.commands import Get, Put
 from kvtwist.wire.connection import Arguments
 from tests.cluster import ip_of
-from tests.node.test_durable import DurableCase
+from tests.durable import DurableCase
 
 
 class LeaderCase(DurableCase):

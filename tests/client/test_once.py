@@ -29,7 +29,7 @@ from kvtwist.errors import (
 )
 from kvtwist.wire.boxes import ANSWER
 from tests.cluster import CLIENT_IP, ip_of
-from tests.node.test_durable import DurableCase
+from tests.durable import DurableCase
 from tests.simulated import Wire
 
 _ANSWER = bytes((0, len(ANSWER))) + ANSWER

@@ -42,7 +42,7 @@ from kvtwist.storage.store import Store
 from kvtwist.wire import commands
 from kvtwist.wire.connection import Arguments
 from tests.cluster import PORT, SimulatedCluster, ip_of
-from tests.node.test_durable import DurableCase
+from tests.durable import DurableCase
 from tests.storage import simulated
 from tests.storage.simulated import Later
 from tests.storage.test_rocks import Directories

@@ -17,7 +17,7 @@ from kvtwist.wire import commands
 from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.link import Link
 from tests.cluster import PORT, ip_of
-from tests.node.test_durable import DurableCase
+from tests.durable import DurableCase
 
 ENTRIES_MAX = 30
 

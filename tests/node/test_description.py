@@ -13,7 +13,7 @@ from kvtwist.errors import DiskFull, Unavailable
 from kvtwist.wire.commands import DESCRIPTIONS_MAX, DescribeReplicas, Status
 from kvtwist.wire.descriptions import read_descriptions
 from tests.cluster import PORT, SimulatedCluster, ip_of
-from tests.node.test_durable import DurableCase
+from tests.durable import DurableCase
 
 MEMBERS = ["node-1", "node-2", "node-3"]
 

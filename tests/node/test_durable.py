@@ -6,9 +6,7 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase
 
-from kvtwist.client import Client
 from kvtwist.core.address import Address
 from kvtwist.core.groups import group_of
 from kvtwist.core.ring import partition_of
@@ -24,8 +22,7 @@ from kvtwist.errors import (
     VersionMismatch,
 )
 from kvtwist.node.compaction import LOG_BYTES_MAX, LOG_ENTRIES_MAX
-from kvtwist.node.replicas import TICK_SECONDS, Replicas
-from kvtwist.service import Node
+from kvtwist.node.replicas import TICK_SECONDS
 from kvtwist.storage.engine import Batch
 from kvtwist.storage.layout import (
     ENTRY,
@@ -35,63 +32,9 @@ from kvtwist.storage.layout import (
     generation_range,
 )
 from kvtwist.storage.states import load_header
-from tests.cluster import SimulatedCluster, ip_of
-from tests.storage.simulated import Platter, opener
-
-PARTITIONS = 4
-
-
-class DurableCluster(SimulatedCluster):
-    """A cluster whose nodes have disks."""
-
-    def __init__(self, size: int, partitions: int, replicas: int = 3) -> None:
-        super().__init__(size, partitions=partitions)
-        self.settings = Settings(partitions=partitions, replicas=replicas, durable=True)
-        self.platters = {number: Platter() for number in range(1, size + 1)}
-
-    def start_node(self, number: int, **changes: Any) -> Node:
-        self.open_storage = opener(self.platters[number])
-        return super().start_node(number, **changes)
-
-    def crash(self, number: int, kept: int = 0) -> None:
-        """Kill a node; of what was not synced its disk keeps the first *kept* batches."""
-        super().crash(number)
-        self.platters[number].crash(kept)
-
-    def cleanup(self) -> None:
-        for platter in self.platters.values():
-            platter.cleanup()
-
-
-class DurableCase(SynchronousTestCase):
-    size = 1
-    partitions = PARTITIONS
-
-    def setUp(self) -> None:
-        self.cluster = DurableCluster(self.size, self.partitions)
-        self.addCleanup(self.cluster.cleanup)
-        self.cluster.found()
-        self.client: Client = self.cluster.client()
-
-    def result(self, deferred: Deferred[Any]) -> Any:
-        return self.cluster.network.result_of(deferred)
-
-    def put(self, key: str, value: str) -> Any:
-        return self.result(self.client.put(key, value))
-
-    def get(self, key: str) -> bytes | None:
-        record = self.result(self.client.get(key))
-        return None if record is None else bytes(record.value)
-
-    def restart(self, number: int = 1) -> None:
-        self.cluster.start_node(number)
-        self.cluster.run(2.0)
-
-    def replicas(self, number: int = 1) -> Replicas:
-        partitions = self.cluster.nodes[number]._partitions
-        replicas = partitions._replicas  # type: ignore[attr-defined]
-        assert isinstance(replicas, Replicas)
-        return replicas
+from tests.cluster import ip_of
+from tests.durable import PARTITIONS, DurableCase
+from tests.storage.simulated import Platter
 
 
 class OperationTests(DurableCase):

@@ -10,7 +10,7 @@ from kvtwist.core.state.commands import Command, Expire, decode
 from kvtwist.errors import DiskFull, KvtwistError, NotLeader, OutcomeUnknown
 from kvtwist.node.expiry import EXPIRY_TICKS, Expiry
 from kvtwist.node.waiting import Writer
-from tests.node.test_durable import DurableCase
+from tests.durable import DurableCase
 
 
 class Group:

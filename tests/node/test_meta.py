@@ -16,7 +16,7 @@ from kvtwist.errors import ConfigurationError, StoreDamaged
 from kvtwist.node.replica import Replica
 from kvtwist.wire.greeting import Greeting
 from tests.cluster import ip_of
-from tests.node.test_durable import DurableCluster
+from tests.durable import DurableCluster
 
 
 class MetaCase(SynchronousTestCase):

@@ -32,7 +32,7 @@ from kvtwist.wire.commands import (
 from kvtwist.wire.failures import unpack_failure
 from kvtwist.wire.once import pack_once
 from tests.cluster import CLIENT_IP, SimulatedCluster, ip_of
-from tests.node.test_durable import DurableCluster
+from tests.durable import DurableCluster
 from tests.simulated import Wire
 
 IDLE_MS = 60_000

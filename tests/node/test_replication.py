@@ -22,7 +22,7 @@ from kvtwist.node.limits import Limits
 from kvtwist.node.replica import Replica
 from kvtwist.wire import commands
 from tests.cluster import CLIENT_IP, ip_of
-from tests.node.test_durable import DurableCluster
+from tests.durable import DurableCase, DurableCluster
 from tests.simulated import Host
 
 PARTITIONS = 8
@@ -32,27 +32,15 @@ STEADY_SECONDS = 8.0
 """In which every owner leads again, and all is quiet."""
 
 
-class ReplicationCase(SynchronousTestCase):
+class ReplicationCase(DurableCase):
     size = 3
+    partitions = PARTITIONS
 
     def setUp(self) -> None:
-        self.cluster = DurableCluster(self.size, PARTITIONS)
-        self.addCleanup(self.cluster.cleanup)
-        self.cluster.found()
+        super().setUp()
         self.cluster.run(STEADY_SECONDS)
-        self.client: Client = self.cluster.client()
 
     # -- what a user does -------------------------------------------------------------------------
-
-    def result(self, deferred: Deferred[Any]) -> Any:
-        return self.cluster.network.result_of(deferred)
-
-    def put(self, key: str, value: str) -> None:
-        self.result(self.client.put(key, value))
-
-    def get(self, key: str) -> bytes | None:
-        record = self.result(self.client.get(key))
-        return None if record is None else bytes(record.value)
 
     def fill(self, count: int = 40) -> dict[str, bytes]:
         wanted = {f"key-{number}": b"%d" % number for number in range(count)}
@@ -75,7 +63,7 @@ class ReplicationCase(SynchronousTestCase):
     def host(self, number: int) -> Host:
         return self.cluster.network.host(ip_of(number))
 
-    def partitions(self, number: int) -> DurablePartitions:
+    def partitions_of(self, number: int) -> DurablePartitions:
         partitions = self.cluster.nodes[number]._partitions
         assert isinstance(partitions, DurablePartitions)
         return partitions
@@ -85,7 +73,7 @@ class ReplicationCase(SynchronousTestCase):
         return topology.partition_of(key.encode())
 
     def replica(self, number: int, key: str) -> Replica:
-        return self.partitions(number)._replicas.replica(group_of(self.partition_of(key)))
+        return self.partitions_of(number)._replicas.replica(group_of(self.partition_of(key)))
 
     def leader_of(self, key: str) -> int:
         """The node that leads *key*'s partition in the highest term."""
@@ -97,13 +85,13 @@ class ReplicationCase(SynchronousTestCase):
         return max(all_of)[1]
 
     def held(self, number: int, key: str) -> Replica | None:
-        return self.partitions(number)._replicas.all().get(group_of(self.partition_of(key)))
+        return self.partitions_of(number)._replicas.all().get(group_of(self.partition_of(key)))
 
     def asked_at(self, number: int, key: str) -> Deferred[Any]:
         """A read at one node, and nowhere else."""
         arguments = {"key": key.encode(), "keyspace": None}
         try:
-            return self.partitions(number).apply(self.partition_of(key), commands.Get, arguments)
+            return self.partitions_of(number).apply(self.partition_of(key), commands.Get, arguments)
         except KvtwistError:
             failed: Deferred[Any] = Deferred()
             failed.errback(Failure())
@@ -111,7 +99,7 @@ class ReplicationCase(SynchronousTestCase):
 
     def written_at(self, number: int, key: str, value: bytes) -> Deferred[Any]:
         arguments = {"key": key.encode(), "value": value, "keyspace": None, "once": None}
-        return self.partitions(number).apply(self.partition_of(key), commands.Put, arguments)
+        return self.partitions_of(number).apply(self.partition_of(key), commands.Put, arguments)
 
     @contextmanager
     def cuts(self, *pairs: tuple[int, int]) -> Iterator[None]:
@@ -124,7 +112,7 @@ class ReplicationCase(SynchronousTestCase):
         return {
             (number, group): replica.raft.term
             for number in self.cluster.nodes
-            for group, replica in self.partitions(number)._replicas.all().items()
+            for group, replica in self.partitions_of(number)._replicas.all().items()
         }
 
 
@@ -242,7 +230,7 @@ class FrozenTests(ReplicationCase):
         """W7: it has not listened; that others were not heard says nothing about them."""
         accused: list[str] = []
         post: Any = self.cluster.nodes[3]
-        post = self.partitions(3)._post
+        post = self.partitions_of(3)._post
         before, post._silent = post._silent, accused.append
         self.host(3).freeze()
         self.cluster.run(20.0)
@@ -398,7 +386,7 @@ class QuietTests(ReplicationCase):
         """The node gives signs of life; the group must not take them for its leader's. Here it was
         made anew from the disk, and is a follower that hears nobody."""
         leader = self.leader_of("k")
-        replicas = self.partitions(leader)._replicas
+        replicas = self.partitions_of(leader)._replicas
         replicas._start_anew()
         self.assertFalse(self.replica(leader, "k").leads)
         self.cluster.run(ELECTION_SECONDS)
@@ -411,7 +399,7 @@ class QuietTests(ReplicationCase):
         sent: list[object] = []
         for number in (1, 2, 3):
             self.patch(
-                self.partitions(number)._replicas.replica(group_of(0)),
+                self.partitions_of(number)._replicas.replica(group_of(0)),
                 "_send",
                 lambda group, message: sent.append(message),
             )
@@ -485,7 +473,9 @@ class OrderlyTests(ReplicationCase):
         topology = self.cluster.nodes[1].cluster.founded()
         for partition in range(PARTITIONS):
             leads = [
-                f"node-{number}" for number in (1, 2, 3) if self.partitions(number).leads(partition)
+                f"node-{number}"
+                for number in (1, 2, 3)
+                if self.partitions_of(number).leads(partition)
             ]
             self.assertEqual(leads, [topology.owner(partition).name])
 
@@ -507,7 +497,7 @@ class NonsenseTests(ReplicationCase):
         self.put("k", "1")
         leader = self.leader_of("k")
         here, other = [each for each in (1, 2, 3) if each != leader]
-        replica, replicas = self.replica(here, "k"), self.partitions(here)._replicas
+        replica, replicas = self.replica(here, "k"), self.partitions_of(here)._replicas
         sender = self.replica(other, "k").raft.replica
         me, term = replica.raft.replica, replica.raft.term
         replicas.step(replica.group, Heartbeat(sender, me, term, 0))

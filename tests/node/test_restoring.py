@@ -23,8 +23,8 @@ from kvtwist.storage.layout import NODE, RECORD, SESSION, groups_range
 from kvtwist.storage.layout import group_of as group_of_key
 from kvtwist.storage.rocks import RocksEngine
 from tests.cluster import ip_of
+from tests.durable import DurableCluster
 from tests.node.test_backups import BackupCase
-from tests.node.test_durable import DurableCluster
 from tests.storage.simulated import Platter, SimulatedEngine
 from tests.storage.test_backup import written
 

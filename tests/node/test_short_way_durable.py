@@ -23,7 +23,7 @@ from kvtwist.node.replica import Replica
 from kvtwist.storage.layout import ENTRY
 from kvtwist.wire import frequent
 from kvtwist.wire.boxes import ANSWER, ERROR_CODE, VALUE_BYTES_MAX, Box
-from tests.node.test_durable import DurableCluster
+from tests.durable import DurableCluster
 from tests.wire.loopback import Loopback, RawPeer
 from tests.wire.properties import examples
 
