@@ -8,15 +8,13 @@ was applied.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.protocols import amp
 
-from kvtwist.core.groups import FIRST_GENERATION, META, Group, group_of, groups_of
-from kvtwist.core.raft import Raft, Restored, Settings, Snapshot
+from kvtwist.core.groups import META, Group, group_of, groups_of
 from kvtwist.core.state.commands import NO_SESSION, WHOSE, encode_put
 from kvtwist.core.topology import Topology
 from kvtwist.errors import DiskFull, KvtwistError, NotLeader, Unavailable
@@ -24,6 +22,7 @@ from kvtwist.node.arrivals import Arrivals
 from kvtwist.node.departures import Departures
 from kvtwist.node.description import Page, Standing, page, standing
 from kvtwist.node.leadership import Leadership
+from kvtwist.node.loading import Loading
 from kvtwist.node.meta import Meta
 from kvtwist.node.operations import answer_to, proposal, seen
 from kvtwist.node.outgoing import Outgoing, opened
@@ -31,12 +30,8 @@ from kvtwist.node.post import Post
 from kvtwist.node.replica import Replica
 from kvtwist.node.replicas import Replicas
 from kvtwist.node.waiting import Reader, ShortReader, ShortWriter, Writer
-from kvtwist.storage import logs
 from kvtwist.storage.directory import DataDirectory
-from kvtwist.storage.engine import Batch
-from kvtwist.storage.layout import BASE, group_key
-from kvtwist.storage.snapshots import remove_orphans
-from kvtwist.storage.states import StoredState, load_state, new_state, remove_group
+from kvtwist.storage.states import load_state
 from kvtwist.storage.store import Condition, Store
 from kvtwist.wire import commands
 from kvtwist.wire.connection import Arguments, Connection, Responder, Unanswered
@@ -46,7 +41,6 @@ from kvtwist.wire.turn import Turn
 LEAVING_SECONDS_MAX = 1.0
 """How long a node that stops waits for others to lead what it led."""
 _LOOK_SECONDS = 0.02
-_SETTINGS = Settings(eager_commit=False, narrow_reads=True, quiesce_after_ticks=20)
 
 
 class DurablePartitions:
@@ -74,7 +68,7 @@ class DurablePartitions:
         self._directory = directory
         self._store = store
         self._seconds = seconds
-        self._chance = chance
+        self._loading = Loading(name, directory, chance)
         self._reactor = reactor
         self._post = post
         self._leadership = Leadership(name, post)
@@ -87,7 +81,6 @@ class DurablePartitions:
         self._meta: Meta | None = None
         self._is_running = False
         self._groups: Mapping[int, Group] = {}
-        self._loaded: dict[int, Restored | None] = {}
         store.on_full(self._leave)
         store.on_reopened(self._is_writable)
 
@@ -106,13 +99,7 @@ class DurablePartitions:
         :raises ConfigurationError: when the cluster is known to have another topology.
         """
         self._groups = groups_of(topology)
-        held = [group for group, each in self._groups.items() if each.replica_of(self._name)]
-        self._remove_restored(held)
-        loaded = {group: self._load(group) for group in held}
-        self._begin([group for group, restored in loaded.items() if restored is None])
-        self._loaded = {group: restored or self._load(group) for group, restored in loaded.items()}
-        known = {group: restored for group, restored in self._loaded.items() if restored}
-        self._directory.check_marks(known)
+        held = self._loading.load(self._groups)
         self._meta = self._checked_meta(topology)
         self._replicas.start(held)
         self._departures.start()
@@ -301,56 +288,8 @@ class DurablePartitions:
             meta.check_kept(state, engine)
         return meta
 
-    # -- replicas -------------------------------------------------------------------------------
-
-    def _begin(self, groups: list[int]) -> None:
-        batch = remove_orphans(self._directory.engine)
-        for group in groups:
-            logs.save_base(batch, group, Snapshot(0, 0, self._groups[group].configuration))
-            changes, _ = self._new_state(group).take_batch()
-            batch.extend(changes)
-        if batch:
-            self._directory.engine.commit(batch, sync=True)
-
-    def _remove_restored(self, held: list[int]) -> None:
-        """What a backup had of partitions that are others' goes, now that it is known whose they
-        are: they have it as well. What stays gets its group's replicas."""
-        restored = self._directory.record.restored
-        if restored is None:
-            return
-        batch = Batch()
-        for group in map(group_of, range(restored.partitions)):
-            if group in held:
-                self._found_restored(batch, group)
-            else:
-                remove_group(batch, group)
-        self._directory.have_removed(batch)
-
-    def _found_restored(self, batch: Batch, group: int) -> None:
-        key = group_key(BASE, group)
-        frame = self._directory.engine.get(key)
-        if frame is not None:
-            base = logs.read_base(key, frame)
-            configuration = self._groups[group].configuration
-            logs.save_base(batch, group, replace(base, configuration=configuration))
-
-    def _new_state(self, group: int) -> StoredState:
-        engine = self._directory.engine
-        return new_state(group, engine, engine.get_cached, FIRST_GENERATION, revision=0)
-
-    def _load(self, group: int) -> Restored | None:
-        return logs.load(self._directory.engine, group, applied=0)
-
     def _replica(self, id: int, changed: Callable[[Replica], None]) -> Replica:
-        engine, group = self._directory.engine, self._groups[id]
-        state = load_state(id, engine, engine.get_cached) or self._new_state(id)
-        restored = self._loaded.pop(id, None) or self._load(id)
-        me = group.replica_of(self._name)
-        assert restored is not None and me is not None
-        restored = replace(restored, applied=state.machine.applied_index)
-        raft = Raft(me, _SETTINGS, restored, self._chance, self._directory.record.life)
-        if group.owner == self._name:
-            raft.campaign()  # nobody follows it who hears another leader
+        raft, state = self._loading.replica(self._groups[id])
         replica = Replica(
             id,
             raft,
