@@ -231,7 +231,7 @@ class Inspector:
     def reading(self, replica: Replica) -> None:
         """Reads are about to be answered, as far as they are confirmed."""
         applied = replica.applied_index
-        for index, readers in replica._reads:
+        for index, readers in replica._reads.confirmed:
             if index > applied:
                 break
             for reader in readers:

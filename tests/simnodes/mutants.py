@@ -22,8 +22,10 @@ from kvtwist.core.state.machine import StateMachine
 from kvtwist.core.state.sessions import Session, Sessions
 from kvtwist.errors import KvtwistError, SessionRefused, Unavailable
 from kvtwist.node import router
+from kvtwist.node.kept import Kept
 from kvtwist.node.post import Post
-from kvtwist.node.replica import Replica
+from kvtwist.node.proposals import Proposals
+from kvtwist.node.reads import Reads
 from kvtwist.node.replicas import Replicas
 from kvtwist.node.router import Router
 from kvtwist.storage import logs
@@ -66,12 +68,12 @@ def read_answered_before_applied(patch: Patch) -> None:
     """A read is answered when it is confirmed, whatever is applied here (R5)."""
 
     def made(before: Any) -> Any:
-        def _confirmed(self: Replica, read: Any) -> None:
+        def confirm(self: Reads, read: Any) -> None:
             before(self, ReadState(read.context, 0))
 
-        return _confirmed
+        return confirm
 
-    patch.replace(Replica, "_confirmed", made)
+    patch.replace(Reads, "confirm", made)
 
 
 @mutant
@@ -184,15 +186,15 @@ def state_ahead_of_its_log(patch: Patch) -> None:
     """Entries are written a batch later than they should be, also than what they have changed."""
 
     def made(before: Any) -> Any:
-        def _take_entries(self: Replica, ready: Ready, batch: Batch) -> None:
+        def take_entries(self: Kept, ready: Ready, batch: Batch) -> None:
             late = self.__dict__.setdefault("late", Batch())
             batch.extend(late)
             self.__dict__["late"] = now = Batch()
             before(self, ready, now)
 
-        return _take_entries
+        return take_entries
 
-    patch.replace(Replica, "_take_entries", made)
+    patch.replace(Kept, "take_entries", made)
 
 
 @mutant
@@ -323,12 +325,12 @@ def lost_proposals_are_not_done(patch: Patch) -> None:
     """A leader that is deposed says of what it has proposed that it was not done (C1)."""
 
     def made(before: Any) -> Any:
-        def lose_proposals(self: Replica, why: KvtwistError) -> None:
+        def lose(self: Proposals, why: KvtwistError) -> None:
             before(self, Unavailable(str(why)))
 
-        return lose_proposals
+        return lose
 
-    patch.replace(Replica, "lose_proposals", made)
+    patch.replace(Proposals, "lose", made)
 
 
 @mutant
@@ -336,15 +338,15 @@ def answered_by_index_alone(patch: Patch) -> None:
     """A proposal counts as done when anything is applied at its index."""
 
     def made(before: Any) -> Any:
-        def _carry_out(self: Replica, entry: Any, command: Any) -> None:
-            proposal = self._proposals.get(entry.index)
+        def applied(self: Proposals, entry: Any, answer: Any) -> None:
+            proposal = self._waiting.get(entry.index)
             if proposal is not None:
-                self._proposals[entry.index] = entry.term, proposal[1]
-            before(self, entry, command)
+                self._waiting[entry.index] = entry.term, proposal[1]
+            before(self, entry, answer)
 
-        return _carry_out
+        return applied
 
-    patch.replace(Replica, "_carry_out", made)
+    patch.replace(Proposals, "applied", made)
 
 
 @mutant

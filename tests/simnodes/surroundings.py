@@ -10,7 +10,7 @@ from dataclasses import replace
 from twisted.internet.defer import DebugInfo
 
 from kvtwist.client import sessions
-from kvtwist.node import arrivals, compaction, durable, outgoing
+from kvtwist.node import arrivals, compaction, loading, outgoing
 from tests.sim.mutants.planting import Patch, instead
 from tests.simnodes.plan import Plan
 
@@ -27,8 +27,8 @@ def lowered(plan: Plan) -> Iterator[None]:
         patch.replace(arrivals, "BATCH_BYTES", instead(plan.snapshot_piece_bytes))
         patch.replace(arrivals, "SILENT_SECONDS_MAX", instead(2.0))
         patch.replace(sessions, "IDLE_MS", instead(plan.session_idle_ms))
-        settings = replace(durable._SETTINGS, quiesce_after_ticks=plan.quiesce_ticks)
-        patch.replace(durable, "_SETTINGS", instead(settings))
+        settings = replace(loading.SETTINGS, quiesce_after_ticks=plan.quiesce_ticks)
+        patch.replace(loading, "SETTINGS", instead(settings))
         yield
     finally:
         patch.undo()
