@@ -41,7 +41,6 @@ _MIXES: dict[bytes, tuple[Kind, ...]] = {
 _VISITS_SHARE = 0.3
 _MANY_KEYS = 8
 _MANY_SECONDS = 1.0
-HAS_INCREMENTS = hasattr(Client, "increment")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +51,9 @@ class Keys:
 
     @classmethod
     def of(cls, partitions: int, each: int) -> Keys:
-        """*each* registers, one key that is deleted now and then, and a counter if there are any,
-        in each partition."""
-        kinds = [REGISTERS] * each + [ERASED] + ([COUNTERS] if HAS_INCREMENTS else [])
+        """*each* registers, one key that is deleted now and then, and a counter, in each
+        partition."""
+        kinds = [*[REGISTERS] * each, ERASED, COUNTERS]
         found: list[list[bytes]] = [[] for _ in range(partitions)]
         number = 0
         while any(len(those) < len(kinds) for those in found):
