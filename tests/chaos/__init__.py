@@ -12,6 +12,7 @@ cluster    the nodes' processes
 network    a network of our own: a namespace for each node, cut between any two, each way
 faults     does what the schedule says
 load       the clients, and the history of what they did
+values     what they write
 visitor    clients that ask any node
 outages    how long each partition took no write: pure, out of the history
 verdict    what a history comes to: linearizable? are the counters right? pure

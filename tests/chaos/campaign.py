@@ -21,7 +21,7 @@ from tests.chaos.cluster import Cluster
 from tests.chaos.faults import Faults, Happened
 from tests.chaos.load import History, Keys, Worker, read_all
 from tests.chaos.network import Network
-from tests.chaos.outages import good_times, longest
+from tests.chaos.outages import Span, good_times, longest, without_stalls
 from tests.chaos.remains import survey
 from tests.chaos.report import Report, counted, told, too_little
 from tests.chaos.schedule import Schedule
@@ -36,6 +36,7 @@ OUTAGE_SECONDS_MAX = 10.0
 """In good times. An election takes one or two seconds; a busy machine is allowed for."""
 KEYS_PER_PARTITION = 2
 _WATCH_SECONDS = 0.2
+_STALL_SECONDS_MIN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ class Campaign:
         self.history = History(self._clock)
         self._faults = Faults(reactor, self._clock, cluster, network, self._leaders, say)
         self._began = self._ended = 0.0
+        self._looked = 0.0
+        self._stalls: list[Span] = []
         self._rows: tuple[tuple[int, ...], ...] = ()
         self.report = Report(
             plan.seed,
@@ -102,8 +105,9 @@ class Campaign:
         table = await self._control.topology()
         self._rows = tuple(tuple(_number(each.name) for each in row) for row in table.replicas)
         workers = [self._worker(number) for number in range(1, plan.clients + 1)]
-        watch: LoopingCall = LoopingCall(self._cluster.look)
+        watch: LoopingCall = LoopingCall(self._look)
         watch.clock = self._reactor
+        self._looked = self._clock()
         watch.start(_WATCH_SECONDS)
         working = gatherResults(
             [Deferred.fromCoroutine(worker.run()) for worker in workers], consumeErrors=True
@@ -135,6 +139,7 @@ class Campaign:
         self._problems += self._cluster.ended_unasked
         self._problems += self._faults.problems
         self._problems += self._cluster.troubles()
+        self.report.snapshots = self._cluster.snapshots()
         try:
             remains = survey(self._cluster.data_directories())
         except StorageError as error:
@@ -174,7 +179,8 @@ class Campaign:
     def _measure_outages(self, operations: tuple[Operation, ...], happened: list[Happened]) -> None:
         report, whole = self.report, (self._began, self._ended)
         measured = longest(operations, whole, [[whole]] * self._plan.partitions)
-        conditions = self._faults.conditions
+        report.stalls_seconds = _rounded([ended - began for began, ended in self._stalls])
+        conditions = without_stalls(self._faults.conditions, self._stalls)
         good = [good_times(row, conditions, self._ended) for row in self._rows]
         in_good_times = longest(operations, whole, good)
         report.outages_seconds = _rounded([each.seconds for each in measured])
@@ -214,6 +220,14 @@ class Campaign:
             for vote, leader in zip(votes, answer.get("leaders") or owners, strict=True):
                 vote.update([numbers[leader]] if leader else [])
         return tuple(vote.most_common(1)[0][0] if vote else 0 for vote in votes)
+
+    def _look(self) -> None:
+        """Whether a node has ended; and whether this process itself was held up."""
+        self._cluster.look()
+        now = self._clock()
+        if now - self._looked > _STALL_SECONDS_MIN:
+            self._stalls.append((self._looked, now))
+        self._looked = now
 
     async def _recover(self) -> None:
         """Take back everything; then every partition takes a write."""

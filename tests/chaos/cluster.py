@@ -139,6 +139,14 @@ class Cluster:
                     found.append(f"node-{number}, life {life}, {times} times: {what[:300]}")
         return found
 
+    def snapshots(self) -> int:
+        """How many snapshots replicas have taken, by what the nodes have printed."""
+        return sum(
+            program.output.count(" has now the snapshot at ")
+            for lives in self._lives.values()
+            for program in lives
+        )
+
     def data_directories(self) -> list[Path]:
         """Of the nodes, in their order."""
         return sorted(self.directory.glob("node-*.kvtwist"))

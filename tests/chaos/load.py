@@ -22,6 +22,7 @@ from twisted.internet.task import deferLater
 from kvtwist.client.client import Client
 from kvtwist.core.ring import partition_of
 from kvtwist.errors import KvtwistError, ManyFailed, NotDone, OutcomeUnknown, VersionMismatch
+from tests.chaos.values import PADDED_PARTITIONS, PADDED_SHARE, name_of, padded
 from tests.chaos.visitor import Visitor
 from tests.linearizability.history import ABSENT, Kind, Recorder
 
@@ -93,7 +94,7 @@ class History:
         at = self.clock()
         if isinstance(error, VersionMismatch):
             self.recorder.answered(
-                ticket, at=at, done=False, version=error.version, value=error.value
+                ticket, at=at, done=False, version=error.version, value=name_of(error.value)
             )
             return
         name = type(error).__name__
@@ -155,14 +156,16 @@ class Worker:
         await self._pause(self._random.uniform(0, 1 / self._pace))
         while not self._is_ending:
             due = self._reactor.seconds() + self._random.uniform(0.5, 1.5) / self._pace
-            await self._one(f"{self._name}.{partition}", self._random.choice(keys))
+            share = PADDED_SHARE if partition < PADDED_PARTITIONS else 0.0
+            await self._one(f"{self._name}.{partition}", self._random.choice(keys), share)
             await self._pause(due - self._reactor.seconds())
 
-    async def _one(self, lane: str, key: bytes) -> None:
+    async def _one(self, lane: str, key: bytes, padded_share: float) -> None:
         """One operation on one key."""
         kind = self._random.choice(_MIXES[key.partition(b"-")[0]])
         history, begin = self._history, self._history.recorder.begin
-        value, at = self._value(), history.clock()
+        name, at = self._name_of_value(), history.clock()
+        value = padded(name, self._random) if self._random.random() < padded_share else name
         wanted = self._random.choice((ABSENT, *[self._versions.get(key, ABSENT)] * 4))
         is_visit = kind is not Kind.INCREMENT and self._random.random() < _VISITS_SHARE
         client = self._visitor if is_visit else self._client
@@ -173,10 +176,10 @@ class Worker:
                     ticket = begin(lane, kind, key, at=at)
                     self._read(ticket, key, await client.get(key))
                 case Kind.PUT:
-                    ticket = begin(lane, kind, key, at=at, value=value)
+                    ticket = begin(lane, kind, key, at=at, value=name)
                     self._wrote(ticket, key, await client.put(key, value))
                 case Kind.COMPARE_AND_SET:
-                    ticket = begin(lane, kind, key, at=at, value=value, version=wanted)
+                    ticket = begin(lane, kind, key, at=at, value=name, version=wanted)
                     self._wrote(ticket, key, await client.compare_and_set(key, value, wanted))
                 case Kind.DELETE:
                     ticket = begin(lane, kind, key, at=at)
@@ -194,13 +197,13 @@ class Worker:
             if isinstance(error, VersionMismatch):
                 self._versions[key] = error.version
 
-    def _value(self) -> bytes:
-        """One that nobody else writes."""
+    def _name_of_value(self) -> bytes:
+        """Of one that nobody else writes."""
         self._values += 1
         return b"%s:%d" % (self._name.encode(), self._values)
 
     def _read(self, ticket: int, key: bytes, record: Any) -> None:
-        version, value = (ABSENT, None) if record is None else (record.version, record.value)
+        version, value = _seen(record)
         self._versions[key] = version
         self._history.recorder.answered(
             ticket, at=self._history.clock(), version=version, value=value
@@ -230,7 +233,7 @@ class Worker:
             self._read(tickets[key], key, record)
 
     async def _put_many(self, keys: list[bytes]) -> None:
-        values = {key: self._value() for key in keys}
+        values = {key: self._name_of_value() for key in keys}
         tickets = self._begin_many(Kind.PUT, values)
         results = await self._outcome(self._client.put_many(values), tickets)
         for key, version in results.items():
@@ -259,6 +262,11 @@ class Worker:
         await deferLater(self._reactor, max(0.0, seconds), lambda: None)
 
 
+def _seen(record: Any) -> tuple[int, bytes | None]:
+    """Version, and name of the value."""
+    return (ABSENT, None) if record is None else (record.version, name_of(record.value))
+
+
 async def read_all(
     reactor: Any, peers: list[str], keys: Keys, history: History, seconds_max: float
 ) -> list[bytes]:
@@ -279,7 +287,7 @@ async def read_all(
                 history.failed(ticket, error)
                 again.append(key)
                 continue
-            version, value = (ABSENT, None) if record is None else (record.version, record.value)
+            version, value = _seen(record)
             history.recorder.answered(ticket, at=history.clock(), version=version, value=value)
         unread = again
     await client.close()

@@ -89,6 +89,23 @@ def good_times(
     ]
 
 
+def without_stalls(conditions: Sequence[Condition], stalls: Iterable[Span]) -> list[Condition]:
+    """*conditions*, with nobody up while this process itself was held up: nobody was there to see,
+    and the nodes are likely to have been held up as well."""
+    told = list(conditions)
+    for began, ended in stalls:
+        before = [each for each in told if each.at <= ended]
+        if not before:
+            continue
+        told = [
+            *(each for each in told if each.at < began),
+            Condition(began, frozenset(), frozenset()),
+            before[-1]._replace(at=ended),
+            *(each for each in told if each.at > ended),
+        ]
+    return told
+
+
 def _good_times(
     replica: int, replicas: Sequence[int], conditions: Sequence[Condition], ended: float
 ) -> Iterator[Span]:

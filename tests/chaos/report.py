@@ -14,6 +14,10 @@ from tests.linearizability.history import Kind, Operation, Outcome
 
 FAULTS_SHARE_MIN = 0.8
 """So many of the scheduled faults must have found a target."""
+STALLS_SHARE_MAX = 0.1
+"""So much of the time this process, and with it all clients, may have stood still."""
+SNAPSHOT_SECONDS = 120.0
+"""A run so long must have seen a replica take a snapshot."""
 
 
 @dataclass(slots=True)
@@ -26,7 +30,8 @@ class Report:
     of one was in good times (`outages`). ``stops_seconds`` and ``starts_seconds`` have each stop
     after SIGTERM, and each start until the node was part of the cluster. ``errors`` counts what
     clients were told, by name, ``visit_errors`` what visitors were, who never try again.
-    ``network``: why it was not cut, if so.
+    ``network``: why it was not cut, if so. ``stalls_seconds``: how long the
+    campaign's own process was held up. ``snapshots`` counts those that replicas have taken.
 
     ``problems`` is what the cluster or its clients did wrong, ``wrong`` what the history shows,
     ``too_little`` why the run has shown nothing (X1).
@@ -52,6 +57,8 @@ class Report:
     recovery_seconds: float | None = None
     stops_seconds: list[float] = field(default_factory=list)
     starts_seconds: list[float] = field(default_factory=list)
+    stalls_seconds: list[float] = field(default_factory=list)
+    snapshots: int = 0
     judged: str = ""
     remains: str = ""
     problems: list[str] = field(default_factory=list)
@@ -95,6 +102,8 @@ class Report:
             f"stops after SIGTERM: {_spread(self.stops_seconds)}",
             f"starts: {_spread(self.starts_seconds)}",
             f"after the last fault all partitions took writes within {self.recovery_seconds} s",
+            *(f"this process was held up for {each:.1f} s" for each in self.stalls_seconds),
+            f"snapshots that replicas have taken: {self.snapshots}",
             f"checked: {self.judged}",
             f"on the disks: {self.remains}",
             *(f"PROBLEM {problem}" for problem in self.problems),
@@ -155,6 +164,10 @@ def too_little(
     written = Counter(each.kind for each in operations if each.is_change)
     kinds = {each.kind for each in operations} - {Kind.GET}
     little += [f"no {kind.value} was done" for kind in kinds if not written[kind]]
+    if sum(report.stalls_seconds) > STALLS_SHARE_MAX * report.seconds:
+        little.append(f"held up for {sum(report.stalls_seconds):.0f} s: {STALLS_SHARE_MAX:.0%}")
+    if report.seconds >= SNAPSHOT_SECONDS and not report.snapshots:
+        little.append("no snapshot was taken")
     if not any(" (failed): answered" in name for name in report.operations):
         little.append("no condition failed")
     return little

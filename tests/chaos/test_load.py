@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.core.ring import partition_of
@@ -16,6 +18,7 @@ from kvtwist.errors import (
     VersionMismatch,
 )
 from tests.chaos.load import COUNTERS, ERASED, REGISTERS, History, Keys
+from tests.chaos.values import name_of, padded
 from tests.linearizability.history import Answer, Kind, Operation, Outcome
 
 
@@ -74,3 +77,20 @@ class KeyTests(SynchronousTestCase):
             self.assertEqual([key.partition(b"-")[0] for key in those], kinds)
             self.assertEqual({partition_of(key, 8) for key in those}, {partition})
         self.assertEqual(len({*keys.all}), 8 * len(kinds))
+
+
+class ValueTests(SynchronousTestCase):
+    """Long values."""
+
+    def test_there_and_back(self) -> None:
+        """Else a history would be too long to keep; and one in pieces must not look whole."""
+        value = padded(b"c1:7", Random(1))
+        self.assertGreater(len(value), 8 << 10)
+        self.assertEqual(name_of(value), b"c1:7")
+        for damaged in (value[:-1], value + b".", value[:-5] + b"x" + value[-4:]):
+            self.assertIn(b"damaged", name_of(damaged) or b"")
+
+    def test_short_ones(self) -> None:
+        """They, numbers and nothing are as they are."""
+        for value in (b"c1:7", b"-12", b"", None):
+            self.assertEqual(name_of(value), value)

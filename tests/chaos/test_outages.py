@@ -5,7 +5,14 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.core.ring import partition_of
-from tests.chaos.outages import Condition, Outage, Span, good_times, longest
+from tests.chaos.outages import (
+    Condition,
+    Outage,
+    Span,
+    good_times,
+    longest,
+    without_stalls,
+)
 from tests.chaos.schedule import CLIENTS, Pair
 from tests.linearizability.history import Kind, Operation, Outcome
 from tests.linearizability.written import got, put
@@ -95,3 +102,19 @@ class GoodTimesTests(SynchronousTestCase):
         """A majority that is another one each second has no time to elect anybody."""
         changing = self.good(({1, 2}, set()), ({2, 3}, set()), ({1, 3}, set()))
         self.assertEqual(changing, [(0, 1), (0, 2), (1, 3), (2, 3)])
+
+    def test_without_stalls(self) -> None:
+        """Else a machine that stood still would look like a cluster that did."""
+        up, fewer = frozenset({1, 2, 3}), frozenset({1, 2})
+        whole: frozenset[Pair] = frozenset()
+        nobody = Condition(2, frozenset(), whole)
+        one, two = Condition(0, up, whole), Condition(5, fewer, whole)
+        for stall, told in (
+            ((2, 4), [one, nobody, Condition(4, up, whole), two]),
+            ((2, 5), [one, nobody, two]),
+            ((2, 6), [one, nobody, Condition(6, fewer, whole)]),
+        ):
+            self.assertEqual(without_stalls([one, two], [stall]), told)
+        self.assertEqual(without_stalls([one, two], []), [one, two])
+        spans = good_times((1, 2, 3), without_stalls([one, two], [(2, 4)]), 9)
+        self.assertEqual(spans, [(0, 2), (4, 9), (0, 2), (4, 9), (0, 2), (4, 5)])

@@ -62,6 +62,20 @@ class ReportTests(SynchronousTestCase):
         report.faults = {}
         self.assertEqual(too_little(report, (), HISTORY, 50), ["0 faults: 80% of 0"])
 
+    def test_no_snapshots(self) -> None:
+        """A replica that was away for long must have been sent one, in a run that is long."""
+        report = good()
+        report.seconds = 180.0
+        self.assertEqual(too_little(report, SCHEDULE, HISTORY, 50), ["no snapshot was taken"])
+        report.snapshots = 1
+        self.assertEqual(too_little(report, SCHEDULE, HISTORY, 50), [])
+
+    def test_held_up(self) -> None:
+        """While the clients' process stood still nobody has looked."""
+        report = good()
+        report.stalls_seconds = [0.4, 0.7]
+        self.assertEqual(too_little(report, SCHEDULE, HISTORY, 50), ["held up for 1 s: 10%"])
+
     def test_no_conditions(self) -> None:
         """If each comparison fails, or none, half of them was not tried."""
         report, history = good(), HISTORY[:2] + HISTORY[3:]
