@@ -235,7 +235,11 @@ class Replicas:
         unsaved, self._unsaved = self._unsaved, {}
         for replica in unsaved.values():
             if self._replicas.get(replica.group) is replica:
-                taken = replica.take_changes(self._batch)
+                try:
+                    taken = replica.take_changes(self._batch)
+                except Exception:
+                    self._broken(replica)
+                    return
                 if taken is not None:
                     self._taken.append((replica, taken))
 

@@ -256,6 +256,21 @@ class DiskTests(DurableCase):
         why = self.cluster.hopeless["node-1"]
         self.assertIn("Input/output error", str(why))
 
+    def test_changes_that_cannot_be_taken_end_the_node(self) -> None:
+        """A state that is not what it should be: the node ends, and does not go on without what
+        ticks and saves."""
+        self.put("k", "v")
+        replica = self.replicas().replica(group_of(partition_of(b"k", PARTITIONS)))
+
+        def broken(_: Batch) -> None:
+            raise ValueError("a count below 0")
+
+        replica.take_changes = broken  # type: ignore[assignment, method-assign]
+        self.client.put("k", "w").addErrback(lambda _: None)
+        self.cluster.run(1.0)
+        self.assertIn("node-1", self.cluster.hopeless)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
     def test_a_full_disk(self) -> None:
         """S2: reads go on, writes get a definite error; with room again it serves, without a
         restart, and has everything."""
