@@ -152,6 +152,11 @@ class Replica:
         return self._kept.is_waited_for
 
     @property
+    def has_entries(self) -> bool:
+        """Whether its log has entries that nobody has taken yet, to send or to persist."""
+        return self.raft.log.has_unwritten
+
+    @property
     def leads(self) -> bool:
         """Whether it leads the group, as far as it knows."""
         return self.raft.role is Role.LEADER

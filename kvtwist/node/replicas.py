@@ -103,6 +103,7 @@ class Replicas:
         self._fetching: set[Replica] = set()
         self._turn_is_due = False
         self._is_save_due = False
+        self._is_committing = False
         self._batch = Batch()
         self._taken: list[tuple[Replica, Written]] = []
         self.senseless = 0
@@ -194,6 +195,9 @@ class Replicas:
         for replica in changed.values():
             if self._replicas.get(replica.group) is not replica:
                 continue  # it is over
+            if self._is_committing and replica.has_entries:
+                self._changed[replica.group] = replica
+                continue
             try:
                 taken = replica.take(self._batch)
             except Exception:
@@ -225,10 +229,13 @@ class Replicas:
         marks = self._due_marks()
         marks |= {each.group: what.mark for each, what in written if what.mark is not None}
         sync = any(what.sync for _, what in written)
+        self._is_committing = self._is_committing or sync
         committed = self._store.write(batch, sync=sync, marks=marks)
         self._store.flush()
         committed.addCallbacks(
-            lambda _: self._written(written), self._not_written, errbackArgs=(written,)
+            lambda _: self._written(written, sync),
+            self._not_written,
+            errbackArgs=(written, sync),
         )
 
     def _take_changes(self) -> None:
@@ -252,18 +259,24 @@ class Replicas:
             if is_mine:
                 self._wire_turn.close()
 
-    def _written(self, written: list[tuple[Replica, Written]]) -> None:
+    def _written(self, written: list[tuple[Replica, Written]], sync: bool) -> None:
+        if sync:
+            self._is_committing = False
         for replica, what in written:
             if self._replicas.get(replica.group) is replica:
                 replica.written(what)
         if self._changed:
             self._turn()  # at once: nobody gains by another trip around the reactor
 
-    def _not_written(self, failure: Failure, written: list[tuple[Replica, Written]]) -> None:
+    def _not_written(
+        self, failure: Failure, written: list[tuple[Replica, Written]], sync: bool
+    ) -> None:
         """The batch has failed, or was refused: tell who waits for what was in it. The replicas are
         made anew when the store is there again; if it ever is.
 
         What was refused here may have been sent to others, and be committed by them."""
+        if sync:
+            self._is_committing = False
         error = failure.value
         if not isinstance(error, KvtwistError):
             failure.raiseException()
