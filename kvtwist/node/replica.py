@@ -152,6 +152,13 @@ class Replica:
         return self._kept.is_waited_for
 
     @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits for what is committed to be applied: a leader's users, readers,
+        and a snapshot's data that is to become the state."""
+        is_switching = self._installing.is_switching
+        return self.leads or bool(self._reads or self._proposals or self._savings) or is_switching
+
+    @property
     def has_entries(self) -> bool:
         """Whether its log has entries that nobody has taken yet, to send or to persist."""
         return self.raft.log.has_unwritten

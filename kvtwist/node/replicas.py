@@ -52,6 +52,7 @@ from kvtwist.wire.turn import Turn
 TICK_SECONDS = 0.05
 """Half a heartbeat; the election timeout is ten of them."""
 MARK_TICKS = 20
+GATHERING_TICKS = 2
 LAZY_BYTES_MAX = 1 << 18
 """What need not be durable yet does not wait when it is more than that."""
 
@@ -104,6 +105,8 @@ class Replicas:
         self._turn_is_due = False
         self._is_save_due = False
         self._is_committing = False
+        self._commit_tick = 0
+        self._late: dict[int, Replica] = {}
         self._batch = Batch()
         self._taken: list[tuple[Replica, Written]] = []
         self.senseless = 0
@@ -171,6 +174,7 @@ class Replicas:
         is_open = self._store.condition is Condition.OPEN
         for replica in list(self._replicas.values()):
             replica.tick(self._ticks, is_open)
+        self._apply_late()
         self._is_save_due = True
         self._commit()
         if self._ticks % LOOK_TICKS == 0:
@@ -195,7 +199,7 @@ class Replicas:
         for replica in changed.values():
             if self._replicas.get(replica.group) is not replica:
                 continue  # it is over
-            if self._is_committing and replica.has_entries:
+            if replica.has_entries and self._is_gathering:
                 self._changed[replica.group] = replica
                 continue
             try:
@@ -211,6 +215,12 @@ class Replicas:
         if is_urgent or self._is_save_due or self._batch.size_bytes >= LAZY_BYTES_MAX:
             self._commit()
         self._joined(lambda: self._apply_all(changed.values()))
+
+    @property
+    def _is_gathering(self) -> bool:
+        """Whether new entries wait for the commit that is under way, and then go together. Not for
+        long: a disk that stalls must not silence the leaders here."""
+        return self._is_committing and self._ticks - self._commit_tick < GATHERING_TICKS
 
     def _commit(self) -> None:
         """Have all that was taken committed; when it is time, also what was applied.
@@ -229,7 +239,8 @@ class Replicas:
         marks = self._due_marks()
         marks |= {each.group: what.mark for each, what in written if what.mark is not None}
         sync = any(what.sync for _, what in written)
-        self._is_committing = self._is_committing or sync
+        if sync and not self._is_committing:
+            self._is_committing, self._commit_tick = True, self._ticks
         committed = self._store.write(batch, sync=sync, marks=marks)
         self._store.flush()
         committed.addCallbacks(
@@ -286,7 +297,16 @@ class Replicas:
     # -- applying -------------------------------------------------------------------------------
 
     def _apply_all(self, replicas: Iterable[Replica]) -> None:
+        """Apply what is committed: at once where somebody waits for it, else at the next tick."""
         for replica in replicas:
+            if replica.is_waited_for:
+                self._apply(replica)
+            else:
+                self._late[replica.group] = replica
+
+    def _apply_late(self) -> None:
+        late, self._late = self._late, {}
+        for replica in late.values():
             self._apply(replica)
 
     def _apply(self, replica: Replica) -> None:
@@ -346,6 +366,7 @@ class Replicas:
     def _give_up(self, why: KvtwistError) -> None:
         replicas, self._replicas = self._replicas, {}
         self._changed.clear()
+        self._late.clear()
         self._batch, self._taken = Batch(), []
         self._unsaved.clear()
         for replica in replicas.values():
