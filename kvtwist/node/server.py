@@ -173,17 +173,26 @@ class Server(Factory):
             seen = now
 
     def _closed(self, connection: Connection) -> Deferred[None]:
+        """Close it; fires when it is closed, or has been cut off."""
         gone: Deferred[None] = Deferred()
-        connection.when_lost(lambda _: gone.callback(None))
+
+        def is_gone(_: Failure | None = None) -> None:
+            if not gone.called:
+                gone.callback(None)
+
+        def cut_off() -> None:
+            connection.abort()
+            is_gone()  # whoever stops has to come to an end
+
+        late = self._reactor.callLater(DRAIN_SECONDS_MAX, cut_off)
+        connection.when_lost(is_gone)
         connection.close()
-        cut_off = self._reactor.callLater(DRAIN_SECONDS_MAX, connection.abort)
 
-        def lost(result: Failure | None) -> Failure | None:
-            if cut_off.active():
-                cut_off.cancel()
-            return result
+        def closed(result: None) -> None:
+            if late.active():
+                late.cancel()
 
-        return gone.addBoth(lost)
+        return gone.addCallback(closed)
 
     # -- commands -----------------------------------------------------------------------------
 
