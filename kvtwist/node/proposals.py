@@ -47,6 +47,9 @@ class Proposals:
         self._waiting[proposed.index] = proposed.term, writer
         return None
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def applied(self, entry: Entry, answer: Answer | None) -> None:
         """*entry* was applied: tell who waits for its place in the log, if anybody does.
 

@@ -155,8 +155,10 @@ class Replica:
     def is_waited_for(self) -> bool:
         """Whether somebody waits for what is committed to be applied: a leader's users, readers,
         and a snapshot's data that is to become the state."""
-        is_switching = self._installing.is_switching
-        return self.leads or bool(self._reads or self._proposals or self._savings) or is_switching
+        waiting = len(self._proposals) + len(self._reads.confirmed)
+        return (
+            self.leads or waiting > 0 or self.is_waiting_for_store or self._installing.is_switching
+        )
 
     @property
     def has_entries(self) -> bool:
