@@ -196,7 +196,7 @@ class OptionsTests(TapTestCase):
 
     def test_partitions(self) -> None:
         """A cluster would be founded with another number of partitions than was asked for."""
-        self.assertEqual(self.parse().settings.partitions, 64)
+        self.assertEqual(self.parse().settings.partitions, 16)
         self.assertEqual(self.parse("--partitions=4096").settings.partitions, 4096)
 
     def test_replicas(self) -> None:

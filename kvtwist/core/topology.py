@@ -16,7 +16,9 @@ from kvtwist.core.placement import Placement, place
 from kvtwist.core.ring import TOKENS_PER_MEMBER_DEFAULT, Ring, partition_of
 from kvtwist.errors import ConfigurationError
 
-PARTITIONS_DEFAULT = 64
+PARTITIONS_DEFAULT = 16
+"""For three to five nodes. Each partition is a Raft group, and the more there are the fewer writes
+share a message and a turn: `benchmarks/partitions.py` has the curve."""
 PARTITIONS_MAX = 4096
 REPLICAS_DEFAULT = 3
 REPLICAS_MAX = 64

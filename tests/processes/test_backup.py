@@ -26,7 +26,7 @@ class BackupTests(SynchronousTestCase):
         top = self.processes.directory
         done = self.processes.kvcli("backup", "all")
         self.assertEqual((done.returncode, done.stderr), (0, b""))
-        self.assertIn(b"all: 1 key of 64 partitions", done.stdout)
+        self.assertIn(b"all: 1 key of 16 partitions", done.stdout)
         kept = (top / "all").read_bytes()
         before = set(os.listdir(top))
         cases = [
