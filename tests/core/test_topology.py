@@ -143,7 +143,7 @@ class SettingsTests(SynchronousTestCase):
     def test_defaults(self) -> None:
         """A release with other defaults would not found a cluster with nodes of this one."""
         self.assertEqual(
-            Settings(), Settings(partitions=64, replicas=3, tokens_per_member=128, durable=False)
+            Settings(), Settings(partitions=16, replicas=3, tokens_per_member=128, durable=False)
         )
 
 
@@ -224,5 +224,5 @@ class TopologyTests(SynchronousTestCase):
     def test_lone_member(self) -> None:
         """A cluster of one would have a partition without an owner, or with the owner twice."""
         topology = Topology("id", 1, members(1), Settings())
-        for partition in range(64):
+        for partition in range(topology.settings.partitions):
             self.assertEqual(topology.replicas(partition), tuple(members(1)))
