@@ -17,7 +17,7 @@ from kvtwist.cli.show import Printer, counted
 from kvtwist.client import Client
 from kvtwist.client.table import Table
 from kvtwist.core.topology import Member
-from kvtwist.errors import KvtwistError, NotLeader, StorageError, Unavailable
+from kvtwist.errors import KvtwistError, StorageError, Unavailable
 from kvtwist.storage.backup import BackupHeader, BackupWriter, new_file
 from kvtwist.wire import commands
 from kvtwist.wire.clock import make_monotonic
@@ -72,10 +72,6 @@ async def backup(
     return EXIT_OK
 
 
-HOPS_MAX = 3
-"""How often a node that does not lead is believed about who does."""
-
-
 class _Copy:
     """Copies partitions from their leaders into a file.
 
@@ -93,30 +89,16 @@ class _Copy:
 
     async def partition(self, number: int) -> None:
         """Copy one."""
-        reader = self._table.replicas[number][0]
+        wanted = {"partition": number}
+        reader, begun = await self._client.ask_leader(number, commands.OpenBackup, wanted)
         try:
-            reader, begun = await self._begin(number, reader)
             await self._partition(number, reader, begun)
-        except (Unavailable, NotLeader) as error:
+        except Unavailable as error:
             raise Unavailable(
                 f"partition {number} cannot be read from {reader.name} at {reader.address}: "
                 f"{error}",
                 waiting_for=[reader.name],
             ) from error
-
-    async def _begin(self, number: int, reader: Member) -> tuple[Member, Values]:
-        """Who leads the partition, and the answer to what opens its backup there: the owner is
-        asked first, and says who does if it does not lead."""
-        wanted = {"partition": number}
-        members = {member.name: member for member in self._table.members}
-        for _ in range(HOPS_MAX):
-            try:
-                return reader, await self._client.ask(reader.address, commands.OpenBackup, wanted)
-            except NotLeader as error:
-                if error.leader not in members:
-                    raise
-                reader = members[error.leader]
-        return reader, await self._client.ask(reader.address, commands.OpenBackup, wanted)
 
     async def _partition(self, number: int, reader: Member, begun: Values) -> None:
         self._writer.begin(number, begun["applied_index"])

@@ -173,7 +173,7 @@ class Attempts:
             except NotDone as error:
                 if self._seconds() >= deadline or self._links.is_stopped:
                     raise self._in_time(error) from error
-            await self._pause(attempt, deadline)
+            await self.pause(attempt, deadline)
         raise AssertionError("unreachable: counting never ends")
 
     def _failed_once(
@@ -280,9 +280,10 @@ class Attempts:
             with suppress(TimeoutError, KvtwistError):
                 await connection.room().addTimeout(left_seconds, self._reactor)
         else:
-            await self._pause(attempt, deadline)
+            await self.pause(attempt, deadline)
 
-    async def _pause(self, attempt: int, deadline: float) -> None:
+    async def pause(self, attempt: int, deadline: float) -> None:
+        """Wait before another attempt: twice as long each time, with jitter."""
         seconds = min(RETRY_DELAY_SECONDS * 2.0**attempt, RETRY_DELAY_SECONDS_MAX)
         seconds = min(seconds * (1 + self._chance()) / 2, deadline - self._seconds())
         await deferLater(self._reactor, max(0.0, seconds), lambda: None)

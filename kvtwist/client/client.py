@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import count
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred
@@ -34,7 +35,8 @@ from kvtwist.core.address import Address, parse_address, parse_addresses
 from kvtwist.core.partition import Record
 from kvtwist.core.ring import partition_of
 from kvtwist.core.state.outcomes import Counted
-from kvtwist.errors import OutcomeUnknown, Unavailable
+from kvtwist.core.topology import Member
+from kvtwist.errors import NotLeader, OutcomeUnknown, Unavailable
 from kvtwist.wire import commands
 from kvtwist.wire.arguments import INT64_MIN, NATURAL_MAX
 from kvtwist.wire.boxes import VALUE_BYTES_MAX
@@ -228,6 +230,13 @@ class Client:
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         return Deferred.fromCoroutine(self._ask(address, command, arguments, seconds))
 
+    def ask_leader(
+        self, partition: int, command: type[amp.Command], arguments: Values
+    ) -> Deferred[tuple[Member, Values]]:
+        """The answer to a command that changes nothing and only a partition's leader can give; and
+        who that is. It is sent again, to whoever leads by then, until the client's time is up."""
+        return Deferred.fromCoroutine(self._ask_leader(partition, command, arguments))
+
     def close(self) -> Deferred[None]:
         """Hang up. Requests under way end as their nature demands: not done, or unknown."""
         return self._links.stop()
@@ -249,6 +258,29 @@ class Client:
 
     async def _status(self, address: Address) -> Values:
         return await self._ask(address, commands.Status, {}, ATTEMPT_SECONDS)
+
+    async def _ask_leader(
+        self, partition: int, command: type[amp.Command], arguments: Values
+    ) -> tuple[Member, Values]:
+        attempts, seconds = self._attempts, self._timeout_seconds
+        deadline = attempts.deadline()
+        table = self._leaders.table or await attempts.topology()
+        row = table.replicas[partition]
+        asked = table.leaders[partition] or row[0]
+        for attempt in count():
+            try:
+                return asked, await self._ask(asked.address, command, dict(arguments), seconds)
+            except (NotLeader, Unavailable) as error:
+                if self._seconds() >= deadline:
+                    raise Unavailable(
+                        f"partition {partition} cannot be read from {asked.name} at "
+                        f"{asked.address}: {error}",
+                        waiting_for=[asked.name],
+                    ) from error
+                said = table.member(error.leader) if isinstance(error, NotLeader) else None
+                asked = said or row[(row.index(asked) + 1) % len(row) if asked in row else 0]
+            await attempts.pause(attempt, deadline)
+        raise AssertionError("unreachable: counting never ends")
 
     async def _ask(
         self, address: Address, command: type[amp.Command], arguments: Values, seconds: float

@@ -7,6 +7,7 @@ a disk that has gone back behind the marks beside it is refused (S7).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -22,6 +23,10 @@ from kvtwist.storage.states import StoredState, load_state, new_state, remove_gr
 SETTINGS = Settings(eager_commit=False, narrow_reads=True, quiesce_after_ticks=20)
 
 
+MADE_MAX = 1 << 12
+"""How often a replica can be made in one life of its node."""
+
+
 class Loading:
     """Of one node.
 
@@ -35,6 +40,7 @@ class Loading:
         self._chance = chance
         self._groups: Mapping[int, Group] = {}
         self._loaded: dict[int, Restored | None] = {}
+        self._made: Counter[int] = Counter()
 
     def load(self, groups: Mapping[int, Group]) -> list[int]:
         """Load the logs of those of *groups* that this node has a replica of, or begin them.
@@ -61,10 +67,16 @@ class Loading:
         me = group.replica_of(self._name)
         assert restored is not None and me is not None
         restored = replace(restored, applied=state.machine.applied_index)
-        raft = Raft(me, SETTINGS, restored, self._chance, self._directory.record.life)
+        raft = Raft(me, SETTINGS, restored, self._chance, self._life(group.id))
         if group.owner == self._name:
             raft.campaign()  # nobody follows it who hears another leader
         return raft, state
+
+    def _life(self, group: int) -> int:
+        """Larger each time that the replica is made: also when that is more than once in a life of
+        the node, after a full disk. Else it would use numbers of its reads again (R5)."""
+        self._made[group] += 1
+        return self._directory.record.life * MADE_MAX + self._made[group]
 
     def _load(self, group: int) -> Restored | None:
         return logs.load(self._directory.engine, group, applied=0)

@@ -291,6 +291,20 @@ class DiskTests(DurableCase):
         self.assertEqual(self.get("k"), b"3")
         self.assertEqual(self.cluster.hopeless, {})
 
+    def test_made_again_it_is_another_one(self) -> None:
+        """R5: a replica that is made anew in the same life of its node must not use the numbers of
+        its reads again: an old answer would confirm a new read."""
+        group = group_of(partition_of(b"k", PARTITIONS))
+        before = self.replicas().replica(group).raft._state.read_number
+        platter = self.cluster.platters[1]
+        platter.trouble = DiskFull("the disk is full")
+        self.outcome(self.client.put("k", "1"))
+        platter.trouble = None
+        self.cluster.run(5.0)
+        self.assertGreater(
+            self.replicas().replica(group).raft._state.read_number >> 32, before >> 32
+        )
+
     def test_a_read_under_which_the_store_is_opened_again(self) -> None:
         """S8: the old handle is closed, and says so; that is no reason to end the node."""
         self.put("k", "1")
