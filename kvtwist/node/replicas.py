@@ -4,13 +4,14 @@
 replicas that have changed:
 
 1. Take what each core has to say (`Replica.take`): its messages go to the post, what it wants
-   persisted into one batch; what is committed, and durable here, is to be applied.
+   persisted into one batch; what is committed, and durable here, is to be applied. While a batch is
+   being synced new entries stay in their cores, and gather there for the next.
 2. Send the messages (`Carrier.flush`). A core keeps to itself what depends on something unsynced
    (`kvtwist.core.raft`): so a leader's appends leave before its own sync, a vote never does.
 3. Have the batch committed (`_commit`): one sync for all groups, with the marks of new terms and
    votes. Nobody waits for it here; other turns go on, and batches are committed in their order.
 4. Apply, each replica in the order of its log; then answer the writes, and the reads that were
-   confirmed for an index that is applied.
+   confirmed for an index that is applied. Where nobody waits for it, that is left to the next tick.
 
 When a batch is durable (`_written`) the cores are told. That lets go of the votes and
 acknowledgements that waited for it, and of entries to be applied; the next turn follows at once.
