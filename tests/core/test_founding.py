@@ -270,12 +270,12 @@ class WaitingForTests(SynchronousTestCase):
 
     def test_differing_settings(self) -> None:
         """Nodes would found with another number of partitions, or wait without a word."""
-        other = Founding(member(2), addresses(2), Settings(partitions=16, durable=True))
+        other = Founding(member(2), addresses(2), Settings(partitions=64, durable=True))
         (text,) = self.waiting(other.view())
         self.assertEqual(
             text,
             "node-2 at 10.0.0.2:8001 (its settings differ, "
-            "partitions: 16 there, 64 here, durable: True there, False here)",
+            "partitions: 64 there, 16 here, durable: True there, False here)",
         )
 
     def test_restored_apart(self) -> None:
@@ -438,7 +438,7 @@ class ClusterIdTests(SynchronousTestCase):
             Member("node-1", "00112233445566778899aabbccddeeff", Address("127.0.0.1", 8001)),
             Member("node-2", "ffeeddccbbaa99887766554433221100", Address("::1", 8002)),
         ),
-        Settings(),
+        Settings(partitions=64),
     )
 
     def test_vector(self) -> None:
