@@ -18,7 +18,7 @@ from kvtwist.errors import ConfigurationError
 
 PARTITIONS_DEFAULT = 16
 """For three to five nodes. Each partition is a Raft group, and the more there are the fewer writes
-share a message and a turn: `benchmarks/partitions.py` has the curve."""
+share a message and a turn: `benchmarks/results/partitions.svg` is the curve."""
 PARTITIONS_MAX = 4096
 REPLICAS_DEFAULT = 3
 REPLICAS_MAX = 64
