@@ -158,12 +158,13 @@ class AnyGroup(RuleBasedStateMachine):
             one.raft.propose([b"at %d" % one.replica] * count)
         self.calm(rounds, without)
 
-    @rule(replica=MEMBERS, context=st.binary(min_size=4, max_size=4))
-    def read(self, replica: int, context: bytes) -> None:
+    @rule(replica=MEMBERS, context=st.binary(min_size=4, max_size=4), rounds=st.integers(0, 4))
+    def read(self, replica: int, context: bytes, rounds: int) -> None:
         """A user reads, and must see all that is known to be committed anywhere by now."""
         if context not in self.reads:
             self.reads[context] = max(one.raft.commit_index for one in self.members.values())
             self.members[replica].raft.read_index(context)
+            self.calm(rounds)
 
     @rule(kind=st.sampled_from(CHANGES), whom=MEMBERS, rounds=st.integers(0, 3))
     def change(self, kind: type[Change], whom: int, rounds: int) -> None:
