@@ -20,7 +20,7 @@ from kvtwist.storage.layout import BASE, group_key
 from kvtwist.storage.snapshots import remove_orphans
 from kvtwist.storage.states import StoredState, load_state, new_state, remove_group
 
-SETTINGS = Settings(eager_commit=False, narrow_reads=True, quiesce_after_ticks=20)
+SETTINGS = Settings(stall_ticks=40, eager_commit=False, narrow_reads=True, quiesce_after_ticks=20)
 
 
 MADE_MAX = 1 << 12

@@ -121,8 +121,10 @@ class Router:
         number: int,
         deadline: float,
     ) -> Deferred[Arguments]:
-        """This node leads no more; nothing was proposed."""
-        failure.trap(NotLeader)
+        """This node leads no more; nothing was proposed, or a read was lost with the leadership."""
+        failure.trap(NotLeader, Unavailable)
+        if self._partitions.leader(number) is None:
+            failure.raiseException()  # there are no replicas here any more
         return Deferred.fromCoroutine(self._bring(command, arguments, number, deadline))
 
     def deadline(self, arguments: Arguments) -> float:

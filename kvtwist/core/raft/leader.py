@@ -26,7 +26,7 @@ def tick(state: State, leading: Leading) -> None:
     """One tick."""
     settings = state.settings
     others = len(state.configuration.voters) > 1
-    if others and state.write_ticks >= settings.election_timeout_ticks:
+    if others and state.write_ticks >= settings.stall_ticks:
         # They can do better than a leader whose disk stalls (R8). One that is alone can be read.
         elections.become_follower(state, state.term, NOBODY)
         return

@@ -12,6 +12,7 @@ class Settings:
     :ivar election_timeout_ticks: a leader that has not been heard of for so long is challenged, and
         one that has not heard of a majority for so long steps down. Each replica waits longer by a
         random part of as much again (paper, 5.2).
+    :ivar stall_ticks: a leader whose own write takes so long steps down (R8).
     :ivar heartbeat_ticks: between two heartbeats of a leader.
     :ivar append_bytes_max: of the entries in one `AppendRequest`; a single one may be larger.
     :ivar inflight_messages_max: `AppendRequest`s under way to one replica.
@@ -36,6 +37,7 @@ class Settings:
     """
 
     election_timeout_ticks: int = 10
+    stall_ticks: int = 10
     heartbeat_ticks: int = 2
     append_bytes_max: int = 1 << 19
     inflight_messages_max: int = 64
