@@ -21,6 +21,7 @@ from kvtwist.storage.snapshots import remove_orphans
 from kvtwist.storage.states import StoredState, load_state, new_state, remove_group
 
 SETTINGS = Settings(stall_ticks=40, eager_commit=False, narrow_reads=True, quiesce_after_ticks=20)
+"""A large value may take a disk longer than an election timeout; that alone deposes nobody."""
 
 
 MADE_MAX = 1 << 12
