@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -37,6 +38,7 @@ OUTAGE_SECONDS_MAX = 10.0
 KEYS_PER_PARTITION = 2
 _WATCH_SECONDS = 0.2
 _STALL_SECONDS_MIN = 1.0
+_INTERRUPTIONS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,16 +274,21 @@ def _number(name: str) -> int:
 def run_to_end(reactor: Any, work: Callable[[], Any]) -> None:
     """Run the reactor until the coroutine *work* is done.
 
+    What would interrupt it waits while the reactor starts: until its own handlers are in place,
+    whatever a handler raises is logged, and the interruption lost.
+
     :raises KeyboardInterrupt: when the reactor was stopped by a signal.
     """
     ends: list[Any] = []
 
     def begin() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTIONS)
         done = Deferred.fromCoroutine(work())
         done.addBoth(ends.append)
         done.addCallback(lambda _: reactor.stop())
 
     reactor.callWhenRunning(begin)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTIONS)
     reactor.run()
     if not ends:
         raise KeyboardInterrupt

@@ -20,6 +20,25 @@ SECONDS_MAX = 150.0
 PER_SECOND_MIN = 10
 """Of 200 that are asked for: this may be a busy machine, on which processes start slowly."""
 
+EARLY = """
+import os, signal, sys
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from tests.chaos.__main__ import _interrupted
+from tests.chaos.campaign import run_to_end
+
+async def work():
+    await Deferred()
+
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, _interrupted)
+reactor.addSystemEventTrigger("before", "startup", os.kill, os.getpid(), int(sys.argv[1]))
+try:
+    run_to_end(reactor, work)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
 
 class ChaosTests(SynchronousTestCase):
     """Three nodes, four clients."""
@@ -117,6 +136,15 @@ class ChaosTests(SynchronousTestCase):
                 shutil.rmtree(where)
             self.assertFalse(where.exists(), number)
             processes.close()
+
+    def test_interrupted_while_the_reactor_starts(self) -> None:
+        """It has no handlers of its own yet, and swallows what those before raise."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            processes = Processes(nodes=0)
+            self.addCleanup(processes.close)
+            program = processes.run((sys.executable, "-c", EARLY, str(number.value)), "early")
+            program.wait()
+            self.assertEqual(program.output, "interrupted\n", number)
 
     def lives(self, pid: int) -> bool:
         """Whether a process is still there in a while."""
