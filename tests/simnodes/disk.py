@@ -60,16 +60,23 @@ class Disk:
 
     # -- what engines and workers do ----------------------------------------------------------
 
-    def commit(self, batch: Batch, sync: bool) -> None:
-        """Write *batch*, and with *sync* all that was written before.
+    def write(self, batch: Batch) -> bool:
+        """Write *batch*; whether it can be read from then on, however its sync ends."""
+        if self.trouble is None:
+            self.unsynced.append(batch)
+        elif self._random.random() < 0.5:
+            self._limbo.append(batch)
+        else:
+            return False
+        return True
 
-        :raises StorageError: whether it is done is unknown then.
+    def commit(self, sync: bool) -> None:
+        """End a commit: with *sync*, all that was written is synced.
+
+        :raises StorageError: whether what was written last is done is unknown then.
         """
         if self.trouble is not None:
-            if self._random.random() < 0.5:
-                self._limbo.append(batch)
             raise self.trouble
-        self.unsynced.append(batch)
         if sync:
             self.counts["syncs"] += 1
             self._keep(len(self.unsynced))
@@ -82,16 +89,15 @@ class Disk:
             raise self.trouble
         self.marks.update(marks)
 
-    def reopened(self) -> list[Batch]:
-        """What is found, besides what was committed, when it is opened again after a full disk.
+    def reopen(self) -> None:
+        """Open it again after a full disk: what was written is found.
 
         :raises StorageError: while there is trouble.
         """
         if self.trouble is not None:
             raise self.trouble
-        found, self._limbo = self._limbo, []
-        self.unsynced += found
-        return found
+        self.unsynced += self._limbo
+        self._limbo = []
 
     def sync_seconds(self, now: float) -> float:
         """How long the next commit takes."""
@@ -158,14 +164,14 @@ class Engine(MemoryEngine):
         return NOT_CACHED if self._disk.is_cold() else super().get_cached(key)
 
     def commit(self, batch: Batch, *, sync: bool) -> None:
-        """As the disk does."""
-        self._disk.commit(batch, sync)
-        super().commit(batch, sync=sync)
+        """As the disk does: what was written can be read, also when the sync fails then."""
+        if self._disk.write(batch):
+            super().commit(batch, sync=sync)
+        self._disk.commit(sync)
 
     def reopen(self) -> None:
-        """What was on its way when the disk was full is there now, or is not."""
-        for batch in self._disk.reopened():
-            super().commit(batch, sync=False)
+        """What could be read of what was on its way is there now."""
+        self._disk.reopen()
 
 
 class SimulatedMarks(Marks):

@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
+from kvtwist.core.state.ordered import Ordered
 from kvtwist.errors import StorageError
 from kvtwist.storage.directory import DataDirectory
 from kvtwist.storage.engine import NOT_CACHED, Batch, NotCached, View
@@ -25,7 +26,8 @@ READ_SECONDS = 0.001
 class Platter:
     """What is on a node's disk, over all its lives; and what happens to it.
 
-    :ivar trouble: raised by each commit, while it is set.
+    :ivar trouble: raised by each commit, while it is set: by its sync, so that what it does can be
+        read from then on, until the store is opened anew; then it is gone.
     :ivar read_trouble: raised by each read that does not come out of memory; likewise.
     :ivar is_cold: whether nothing is in the engine's memory.
     :ivar commits: how many there have been.
@@ -65,10 +67,12 @@ class SimulatedEngine(MemoryEngine):
         self._load()
 
     def _load(self) -> None:
+        self._content = Ordered()
         everything = Batch()
         for key, value in self._platter.synced.scan(b"", b"\xff"):
             everything.put(key, value)
-        super().commit(everything, sync=True)
+        for batch in everything, *self._platter.unsynced:
+            super().commit(batch, sync=True)
 
     def get_cached(self, key: bytes) -> bytes | NotCached | None:  # type: ignore[override]
         return NOT_CACHED if self._platter.is_cold else super().get_cached(key)
@@ -89,9 +93,9 @@ class SimulatedEngine(MemoryEngine):
 
     def commit(self, batch: Batch, *, sync: bool) -> None:
         platter = self._platter
+        super().commit(batch, sync=sync)
         if platter.trouble is not None:
             raise platter.trouble
-        super().commit(batch, sync=sync)
         platter.commits += 1
         platter.unsynced.append(batch)
         if sync:
@@ -100,6 +104,7 @@ class SimulatedEngine(MemoryEngine):
     def reopen(self) -> None:
         if self._platter.trouble is not None:
             raise self._platter.trouble
+        self._load()
 
 
 class Later:
