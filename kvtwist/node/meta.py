@@ -21,7 +21,7 @@ from kvtwist.core.state.records import ABSENT, Record
 from kvtwist.core.topology import Topology
 from kvtwist.errors import ConfigurationError, KvtwistError
 from kvtwist.node.replica import Replica
-from kvtwist.storage.engine import View
+from kvtwist.storage.engine import Engine
 from kvtwist.storage.states import StoredState
 
 _log = Logger(namespace="kvtwist.node")
@@ -50,14 +50,14 @@ class Meta:
         self._is_over = False
         self.epoch = 0
 
-    def check_kept(self, state: StoredState, view: View) -> None:
+    def check_kept(self, state: StoredState, engine: Engine) -> None:
         """Look at what the disk has of it, which may be behind. Waits for the disk.
 
         :raises ConfigurationError: when it is another topology than this node works by.
         """
         key = stored_key(0, TOPOLOGY_KEY)
         missing = state.records.missing([key])
-        state.records.have_fetched(state.records.fetch(view, missing))
+        state.records.have_fetched(state.records.fetch(engine, missing))
         record = state.read(key)
         if record is not None:
             self._check(record)

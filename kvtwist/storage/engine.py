@@ -7,7 +7,7 @@ be called from any thread, `Engine.commit` from one at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
 from typing import Protocol
@@ -89,9 +89,15 @@ class Engine(View, Protocol):
     def get_cached(self, key: bytes) -> bytes | NotCached | None:
         """The value of *key*, if that can be told without waiting; never waits."""
 
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of *keys*, in their order."""
+
     def commit(self, batch: Batch, *, sync: bool) -> None:
         """Do all that *batch* says. With *sync* it returns when all that was ever committed is on
         the disk.
+
+        What it does may be read before that, and after a failure: what is read while others commit
+        is not durable for that.
 
         :raises DiskFull: there was no room; whether it is done is unknown until `reopen`.
         :raises StoreFailed: anything else went wrong; this engine must not be used again (S1).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from kvtwist.core.state.ordered import Frozen, Ordered
@@ -33,6 +33,10 @@ class MemoryEngine:
     def get(self, key: bytes) -> bytes | None:
         """The value of *key*."""
         return self._content.get(key)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of *keys*."""
+        return [self.get(key) for key in keys]
 
     def get_cached(self, key: bytes) -> bytes | None:
         """The value of *key*."""

@@ -12,7 +12,7 @@ entries out; take the batch and commit it; when that is done, `committed`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from kvtwist.core.state.contents import Stored
@@ -20,7 +20,7 @@ from kvtwist.core.state.fields import MalformedBytes, UnknownKind
 from kvtwist.core.state.ordered import Frozen, Ordered
 from kvtwist.core.state.records import decode_fields, encode_fields
 from kvtwist.errors import StoreDamaged
-from kvtwist.storage.engine import Batch, NotCached, View
+from kvtwist.storage.engine import Batch, Engine, NotCached, View
 from kvtwist.storage.frames import opened, sealed
 from kvtwist.storage.layout import DUE, RECORD, generation_prefix
 
@@ -148,12 +148,15 @@ class StoredRecords:
                 self._fetched[key] = self._read(key, frame)
         return missing
 
-    def fetch(self, view: View, keys: Iterable[bytes]) -> dict[bytes, Stored | None]:
+    def fetch(self, engine: Engine, keys: Sequence[bytes]) -> dict[bytes, Stored | None]:
         """Read *keys*; waits for the disk, and may be called on any thread.
 
         :raises StoreDamaged: when one cannot be read as what was written.
         """
-        return {key: self._read(key, view.get(self._prefix + key)) for key in keys}
+        frames = engine.get_many([self._prefix + key for key in keys])
+        frames.reverse()
+        # Each frame goes when it has been read: they may be large.
+        return {key: self._read(key, frames.pop()) for key in keys}
 
     def have_fetched(self, found: Mapping[bytes, Stored | None]) -> None:
         """These were fetched; they are kept until `forget_fetched`."""

@@ -4,6 +4,12 @@ What is set on purpose, and why:
 
 * A batch is durable when its ``commit`` with *sync* returns: RocksDB then has called ``fdatasync``
   on its write-ahead log.
+* To write and to sync are two calls, in this order. ``rocksdict`` lets go of the GIL in the second
+  one only, and while it has it the reactor stands still (R8). So the first one never waits: it does
+  not sync, and where RocksDB would make it wait for room in memory, it is refused and tried again.
+* So a batch is read before it is durable, and after a sync that has failed. That misleads nobody:
+  while a node runs, nothing is read here but what entries have done that a majority has already;
+  terms, votes and logs are read at the start and after `reopen`, when all that is found is synced.
 * Recovery accepts a torn tail of that log, which a crash leaves, and nothing else: RocksDB's own
   default drops everything after a damaged record in the middle, silently (S7).
 * After a failed commit nothing more is attempted (S1). Only a full disk is another matter: then the
@@ -14,7 +20,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +37,10 @@ BLOCK_CACHE_BYTES = 64 << 20
 WAL_BYTES_MAX = 128 << 20
 RECOVERY_BYTES = 8 << 20
 """Room that has to be there besides before a full store is opened again."""
+STALL_SECONDS_MIN, STALL_SECONDS_MAX = 0.001, 0.1
+"""Between two attempts to write, when RocksDB has to make room in its memory first."""
+DELAY_SECONDS_MAX = 1.0
+"""Likewise, when it lets so many bytes a second in, until it has merged more of its tables."""
 
 _BLOOM_BITS_PER_KEY = 10
 _LOG_FILES_KEPT = 2
@@ -37,6 +48,8 @@ _FAMILY = "default"
 
 _FULL = ("No space left on device", "Disk quota exceeded")
 _DAMAGED = ("Corruption",)
+_STALLED = "Write stall"
+_BYTES_PER_SECOND = "rocksdb.actual-delayed-write-rate"
 
 
 class RocksView:
@@ -96,6 +109,8 @@ class RocksEngine:
 
     def __init__(self, directory: Path, *, read_only: bool = False) -> None:
         self._directory = directory
+        self._at_once = rocksdict.WriteOptions()
+        self._at_once.no_slowdown = True
         self._views: WeakSet[RocksView] = WeakSet()
         if read_only and not (directory / "CURRENT").is_file():
             raise StoreFailed(f"{directory} has no store in it")
@@ -112,9 +127,15 @@ class RocksEngine:
 
     def get(self, key: bytes) -> bytes | None:
         """The value of *key*."""
+        (value,) = self.get_many((key,))
+        return value
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of *keys*: asked for as a list, even one, since ``rocksdict`` lets go of the
+        GIL for lists only."""
         with _translated():
-            value: bytes | None = self._database.get(key)
-            return value
+            values: list[bytes | None] = self._database.get(list(keys))
+            return values
 
     def get_cached(self, key: bytes) -> bytes | NotCached | None:
         """The value of *key*, if it is in memory, or certain not to exist."""
@@ -139,18 +160,32 @@ class RocksEngine:
 
     def commit(self, batch: Batch, *, sync: bool) -> None:
         """Do all that *batch* says."""
-        writes = rocksdict.WriteBatch(raw_mode=True)
-        for kind, key, value in batch.operations:
-            if kind is Kind.PUT:
-                writes.put(key, value)
-            elif kind is Kind.DELETE:
-                writes.delete(key)
-            else:
-                writes.delete_range(key, value)
-        options = rocksdict.WriteOptions()
-        options.sync = sync
+        pause_seconds = STALL_SECONDS_MIN
+        # An empty one too: after a failure it is refused, whatever another sync would say (S1).
+        while not self._written(batch):
+            time.sleep(max(pause_seconds, self._delay_seconds(batch.size_bytes)))
+            pause_seconds = min(2 * pause_seconds, STALL_SECONDS_MAX)
+        if sync:
+            with _translated():
+                self._database.flush_wal(True)
+
+    def _written(self, batch: Batch) -> bool:
+        """Write it, unsynced. ``False``: it would have had to wait, and nothing was done."""
+        try:
+            with _translated():
+                self._database.write(_writes(batch), self._at_once)
+        except StoreFailed as error:
+            if _STALLED in str(error):
+                return False
+            raise
+        return True
+
+    def _delay_seconds(self, size_bytes: int) -> float:
+        """How long so many bytes have to wait while writes are slowed down: twice what they take,
+        for an attempt that comes too early makes the wait longer by once that."""
         with _translated():
-            self._database.write(writes, options)
+            rate = self._database.property_int_value(_BYTES_PER_SECOND)
+        return min(2 * size_bytes / rate, DELAY_SECONDS_MAX) if rate else 0.0
 
     def view(self) -> AbstractContextManager[View]:
         """What is there now; given up with the last reference to it."""
@@ -225,6 +260,19 @@ class RocksEngine:
         families = {_FAMILY: options}
         with _translated():
             return rocksdict.Rdict(str(self._directory), options, families, access)
+
+
+def _writes(batch: Batch) -> Any:
+    """*batch* for RocksDB, which uses it up."""
+    writes = rocksdict.WriteBatch(raw_mode=True)
+    for kind, key, value in batch.operations:
+        if kind is Kind.PUT:
+            writes.put(key, value)
+        elif kind is Kind.DELETE:
+            writes.delete(key)
+        else:
+            writes.delete_range(key, value)
+    return writes
 
 
 def _options() -> Any:

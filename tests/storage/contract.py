@@ -65,6 +65,20 @@ class EngineContract:
         self.assertEqual(engine.get(b"\0\xff"), b"\0" * 100_000)
         self.assertIsNone(engine.get(b"c"))
 
+    def test_many_at_once(self: Any) -> None:
+        """Each value goes to its own key, whatever the order, and whichever are not there."""
+        engine = self.filled((b"a", b"1"), (b"b", b""), (b"c", b"3"))
+        self.assertEqual(
+            engine.get_many([b"c", b"absent", b"b", b"a", b"c"]), [b"3", None, b"", b"1", b"3"]
+        )
+        self.assertEqual(engine.get_many([]), [])
+
+    def test_an_empty_batch(self: Any) -> None:
+        """It syncs what was committed before it, and changes nothing."""
+        engine = self.filled((b"a", b"1"))
+        engine.commit(batch_of(), sync=True)
+        self.assertEqual(list(engine.scan(b"", END)), [(b"a", b"1")])
+
     def test_what_is_in_memory_is_read_without_waiting(self: Any) -> None:
         """Else each hot read would cost a trip to a thread."""
         engine = self.filled((b"a", b"1"), (b"empty", b""))

@@ -9,18 +9,25 @@ import fcntl
 import os
 import random
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from shutil import rmtree, which
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests.storage.crashes import Child, kill_many, survey
+from kvtwist.storage.rocks import RocksEngine
+from tests.storage import standstill
+from tests.storage.crashes import CHECKOUT, SECONDS_MAX, Child, kill_many, survey
 from tests.storage.writer import FAILED
 
 KILLS = 20
+SLOW_SECONDS = 0.8
+SLOW = f"delay_enter={int(SLOW_SECONDS * 1e6)}"
 FIRST_LOG = "000004.log"
 """RocksDB's write-ahead log in a new store."""
+FIRST_TABLE = "000009.sst"
+"""What that becomes."""
 
 _EXT4_SHUTDOWN = 0x8004587D
 _WITHOUT_FLUSHING = 2
@@ -54,6 +61,11 @@ class FaultTests(CrashCase):
 
     def run_under(self, *inject: str, only: str = "") -> Child:
         """A writer, on a new store; only calls on the file *only* of it fail."""
+        under = self.strace(*inject, only=only)
+        return Child(self.path, 1, under=under)
+
+    def strace(self, *inject: str, only: str = "") -> tuple[str, ...]:
+        """What a process runs under so; its store is to be in `path`, which is a new one."""
         if which("strace") is None:
             raise SkipTest("strace is not installed")
         self.path = Path(tempfile.mkdtemp(dir=self.top)) / "store"
@@ -61,7 +73,7 @@ class FaultTests(CrashCase):
         if probe.returncode:
             raise SkipTest("strace may not trace here")
         files = ("-P", str(self.path / only)) if only else ()
-        return Child(self.path, 1, under=("strace", "-f", "-o", os.devnull, *files, *inject))
+        return "strace", "-f", "-o", os.devnull, *files, *inject
 
     def test_a_sync_that_fails(self) -> None:
         """S1: the node ends at the first; nothing that rests on it was acknowledged."""
@@ -104,6 +116,62 @@ class FaultTests(CrashCase):
         self.assertGreater(before, 20)
         self.assertGreater(len(child.said["done"]), before + 20)
         self.assert_sound(self.path, child)
+
+    def test_after_a_sync_that_failed(self) -> None:
+        """S1: what is committed next fails too, be it nothing but a sync. The disk's next sync
+        would succeed, though what the failed one was to keep may be lost."""
+        program = (
+            "import sys; from pathlib import Path\n"
+            "from kvtwist.errors import StoreFailed\n"
+            "from kvtwist.storage.engine import Batch\n"
+            "from kvtwist.storage.rocks import RocksEngine\n"
+            "engine = RocksEngine(Path(sys.argv[1])); batch = Batch(); batch.put(b'a', b'1')\n"
+            "engine.commit(batch, sync=False)\n"
+            "for batch in Batch(), Batch(), batch:\n"
+            "    try: engine.commit(batch, sync=True)\n"
+            "    except StoreFailed as error: print('failed', error)"
+        )
+        under = self.strace("-e", "inject=fdatasync:error=EIO:when=1", only=FIRST_LOG)
+        done = subprocess.run(
+            (*under, sys.executable, "-c", program, self.path),
+            cwd=CHECKOUT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=SECONDS_MAX,
+        )
+        said = done.stdout.decode().splitlines()
+        self.assertEqual(len(said), 3, said)
+        for line in said:
+            self.assertIn("Input/output error", line)
+
+    def test_a_sync_that_takes_long(self) -> None:
+        """R8: the rest of the process goes on; else one slow disk silences a node's reactor, with
+        its heartbeats, its timers and the other groups' leaders."""
+        under = self.strace("-e", f"inject=fdatasync,fsync:{SLOW}", only=FIRST_LOG)
+        self.assert_goes_on(under, "commit")
+
+    def test_a_look_up_that_takes_long(self) -> None:
+        """R8: likewise, where a disk is slow to read."""
+        under = self.strace("-e", f"inject=pread64:{SLOW}", only=FIRST_TABLE)
+        engine = RocksEngine(self.path)
+        for number in range(standstill.TIMES):
+            standstill.committing(engine, number, 5000)  # each in a block of its own
+        engine.close()
+        self.assertTrue((self.path / FIRST_TABLE).exists())
+        self.assert_goes_on(under, "get")
+
+    def assert_goes_on(self, under: tuple[str, ...], what: str) -> None:
+        """The rest of a process does, while a thread of it waits for the disk."""
+        done = subprocess.run(
+            (*under, sys.executable, "-m", standstill.__name__, what, self.path),
+            cwd=CHECKOUT,
+            stdout=subprocess.PIPE,
+            timeout=SECONDS_MAX,
+        )
+        self.assertEqual(done.returncode, 0)
+        shortest_wait, longest_gap = map(float, done.stdout.split())
+        self.assertGreaterEqual(shortest_wait, SLOW_SECONDS)  # X1
+        self.assertLess(longest_gap, SLOW_SECONDS / 2)
 
 
 class RootCase(CrashCase):

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 from shutil import rmtree
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,6 +18,9 @@ from kvtwist.storage import rocks
 from kvtwist.storage.engine import NOT_CACHED, Batch, Engine
 from kvtwist.storage.rocks import BLOCK_CACHE_BYTES, RocksEngine
 from tests.storage.contract import END, EngineContract, batch_of
+from tests.storage.standstill import committing, longest_gap
+
+SLOW_BYTES_PER_SECOND = 100_000
 
 
 class Directories(SynchronousTestCase):
@@ -199,6 +203,26 @@ class ReopeningTests(Directories):
         self.assertEqual(engine.get(b"a"), b"1")
         self.engine._database.close()
         self.assertIs(self.engine.get_cached(b"a"), NOT_CACHED)
+
+
+class StallTests(Directories):
+    def test_while_a_write_has_to_wait(self) -> None:
+        """R8: on a disk that is slower than what is written RocksDB makes writes wait, until it has
+        got rid of what it has in memory; the rest of the process goes on meanwhile."""
+        self.patch(rocks, "WRITE_BUFFER_BYTES", 64 << 10)
+        ordinary = rocks._options
+
+        def slow() -> Any:
+            options = ordinary()
+            options.set_ratelimiter(SLOW_BYTES_PER_SECOND, 100_000, 10)
+            return options
+
+        self.patch(rocks, "_options", slow)
+        engine = self.opened(self.new_directory())
+        lasted, gap = longest_gap(lambda number: committing(engine, number, 30_000), 12)
+        self.assertGreater(max(lasted), 0.5)  # X1
+        self.assertLess(gap, max(lasted) / 2)
+        self.assertEqual(len(list(engine.scan(b"", END))), 12)
 
 
 class DirectoryTests(Directories):
