@@ -10,10 +10,13 @@ INSTALLED := $(VENV)/installed
 # A benchmark is a script; what scripts share starts with an underscore.
 BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
-.PHONY: help run test check bench fuzz simulate chaos clean
+# An installation of its own: in .venv the sources are what runs, and none of them is compiled.
+COMPILED := .venv-compiled
+
+.PHONY: help run test check bench compiled test-compiled fuzz simulate chaos clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 run: $(INSTALLED) ## start three nodes on loopback, ports 8001 to 8003; Ctrl-C ends them
 	$(BIN)/kvcli local 3
@@ -33,6 +36,18 @@ bench: $(INSTALLED) ## run every benchmark
 		$(BIN)/python "$$script"; \
 	done
 
+compiled: ## install it compiled, in .venv-compiled: two minutes and a C compiler
+	rm -rf $(COMPILED) build
+	$(PYTHON) -m venv $(COMPILED)
+	KVTWIST_COMPILE=1 $(COMPILED)/bin/pip install --quiet --disable-pip-version-check '.[test]'
+	rm -rf build
+
+# A copy: beside the sources, they would find those first.
+test-compiled: ## run tests of what `make compiled` has made
+	rm -rf $(COMPILED)/tests $(COMPILED)/examples
+	cp -r tests examples $(COMPILED)/
+	cd $(COMPILED) && PYTHONPATH=. bin/python -m tests.compiled
+
 fuzz: $(INSTALLED) ## feed the wire with damaged bytes for ten minutes
 	$(BIN)/python -m tests.fuzz.wire
 
@@ -50,7 +65,7 @@ chaos: $(INSTALLED) ## kill, freeze, restart and cut off real nodes under load; 
 
 # The data of nodes started here (*.kvtwist/) stays: it is not ours to delete.
 clean: ## remove what the other targets made, the virtual environment too
-	rm -rf $(VENV) build dist *.egg-info _trial_temp* .hypothesis
+	rm -rf $(VENV) $(COMPILED) build dist *.egg-info _trial_temp* .hypothesis
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	rm -f twisted/plugins/dropin.cache
 	find kvtwist twisted tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -24,7 +24,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from twisted.python import usage
 
-from kvtwist import __version__
+from kvtwist import software
 from kvtwist.core.address import DEFAULT_PORT, Address, parse_address, parse_addresses
 from kvtwist.core.topology import PARTITIONS_DEFAULT, REPLICAS_DEFAULT, Settings, check_name
 from kvtwist.errors import ConfigurationError, KvtwistError
@@ -149,7 +149,7 @@ class Options(usage.Options):
 
     def opt_version(self) -> None:
         """Display kvtwist's version and exit."""
-        sys.stdout.write(f"kvtwist {__version__}\n")
+        sys.stdout.write(f"kvtwist {software()}\n")
         raise SystemExit(0)
 
     def parseArgs(self, *rest: str) -> None:

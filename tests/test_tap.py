@@ -25,7 +25,7 @@ from twisted.logger import capturedLogs
 from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvtwist import __version__
+from kvtwist import software
 from kvtwist.core.address import Address
 from kvtwist.core.topology import Settings
 from kvtwist.errors import ConfigurationError
@@ -287,7 +287,7 @@ class OptionsTests(TapTestCase):
         with self.assertRaises(SystemExit) as caught:
             Options().parseOptions(["--version"])
         self.assertEqual(caught.exception.code, 0)
-        self.assertIn(f"kvtwist {__version__}", out.getvalue())
+        self.assertIn(f"kvtwist {software()}", out.getvalue())
 
 
 class FileNamesTests(TapTestCase):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from kvtwist import __version__
+from kvtwist import software
 from kvtwist.cli.show import Printer
 from kvtwist.core.address import DEFAULT_PORT
 
@@ -66,7 +66,7 @@ def finite(_: click.Context, __: click.Parameter, given: float | None) -> float 
     help="How long a request may take, retries included.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object.")
-@click.version_option(__version__, prog_name="kvcli")
+@click.version_option(software(), prog_name="kvcli")
 @click.pass_context
 def cli(context: click.Context, peers: str, timeout: float, as_json: bool) -> None:
     """Read and write a kvtwist cluster.

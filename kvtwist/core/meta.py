@@ -193,7 +193,7 @@ def _group(
     id: int,
     partition: int | None,
     generation: int,
-    replicas: list[tuple[int, str]],
+    replicas: list[list[Any]],
     learners: list[int],
     next_replica: int,
 ) -> GroupRecord:

@@ -150,11 +150,12 @@ class Batches:
         here: dict[int, int] = {}
         elsewhere: dict[Member, list[int]] = {}
         keys, values = arguments["keys"], arguments.get("values")
+        is_forwarded = bool(arguments["forwarded"])
         for at in todo:
             results.errors.pop(at, None)
             value = None if values is None else values[at]
             try:
-                number, leader = self._router.locate(keys[at], value, arguments["forwarded"])
+                number, leader = self._router.locate(keys[at], value, is_forwarded)
             except KvtwistError as error:
                 results.errors[at] = error
                 continue

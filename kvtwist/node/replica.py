@@ -26,6 +26,7 @@ from kvtwist.core.state.contents import stored_key
 from kvtwist.core.state.records import Record
 from kvtwist.errors import KvtwistError, OutcomeUnknown, Unavailable
 from kvtwist.node.compaction import Compaction
+from kvtwist.node.deferreds import DeferredReader, DeferredWriter
 from kvtwist.node.expiry import Expiry
 from kvtwist.node.followers import Followers
 from kvtwist.node.installing import Installing
@@ -33,7 +34,7 @@ from kvtwist.node.kept import Kept
 from kvtwist.node.proposals import Proposals, Stamps
 from kvtwist.node.reads import Reads
 from kvtwist.node.turns import Found, Needed, Written
-from kvtwist.node.waiting import DeferredReader, DeferredWriter, Reader, Writer
+from kvtwist.node.waiting import Reader, Writer
 from kvtwist.storage.engine import Batch, Engine
 from kvtwist.storage.marks import Mark
 from kvtwist.storage.snapshots import Incoming

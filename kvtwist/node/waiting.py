@@ -1,8 +1,9 @@
 """Who waits for what a replica does: a callback object for each request, told once.
 
-A replica tells its waiters; it does not care what they are. On the ordinary way it is a Deferred.
-On the short way (`kvtwist.wire.frequent`) it is the one object that the request is: it makes the
-answer's bytes at once, and no dictionary, coroutine or timer comes between.
+A replica tells its waiters; it does not care what they are. On the ordinary way it is a Deferred
+(`kvtwist.node.deferreds`). On the short way (`kvtwist.wire.frequent`) it is the one object that the
+request is: it makes the answer's bytes at once, and no dictionary, coroutine or timer comes
+between.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from kvtwist.core.state.answers import Answer, Written
@@ -63,37 +63,6 @@ def tell(told: Callable[[_Told], None], what: _Told) -> None:
         told(what)
     except Exception:
         _log.failure("a bug: who waited for a replica failed")
-
-
-# -- the ordinary way -----------------------------------------------------------------------------
-
-
-class DeferredWriter(Deferred[Answer]):
-    """A `Writer` that is a Deferred."""
-
-    def applied(self, answer: Answer) -> None:
-        """It was applied."""
-        self.callback(answer)
-
-    def lost(self, error: KvtwistError) -> None:
-        """It will not be."""
-        self.errback(error)
-
-
-class DeferredReader(Deferred["Record | None"]):
-    """A `Reader` that is a Deferred."""
-
-    def __init__(self, key: bytes) -> None:
-        super().__init__()
-        self.key = key
-
-    def found(self, record: Record | None) -> None:
-        """What is there."""
-        self.callback(record)
-
-    def lost(self, error: KvtwistError) -> None:
-        """Nobody has confirmed it."""
-        self.errback(error)
 
 
 # -- the short way --------------------------------------------------------------------------------

@@ -90,6 +90,8 @@ class Connection(Protocol):
 
     transport: Any
     """An `ITCPTransport`, once the connection is made."""
+    connected: int
+    """Whether it is; Twisted's."""
 
     def __init__(
         self,

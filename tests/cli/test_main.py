@@ -18,7 +18,7 @@ from twisted.internet import task
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvtwist import __version__, errors
+from kvtwist import errors, software
 from kvtwist.cli import local, run
 from kvtwist.cli.main import EXIT_CODES, Session, cli, main
 from kvtwist.cli.run import exit_code_of, in_words
@@ -182,7 +182,7 @@ class HelpTests(CommandLineTestCase):
 
     def test_version(self) -> None:
         """A report of a bug could not say which release it is about."""
-        self.assertEqual(self.kvcli("--version"), (0, f"kvcli, version {__version__}\n", ""))
+        self.assertEqual(self.kvcli("--version"), (0, f"kvcli, version {software()}\n", ""))
 
     def test_help_does_not_import_twisted(self) -> None:
         """Help and shell completion would take as long as a request."""

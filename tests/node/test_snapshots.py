@@ -27,9 +27,9 @@ from kvtwist.errors import (
 )
 from kvtwist.node import arrivals, compaction, departures, outgoing
 from kvtwist.node.arrivals import ARRIVALS_MAX, LASTING_SECONDS_MAX, SILENT_SECONDS_MAX
+from kvtwist.node.deferreds import DeferredReader
 from kvtwist.node.departures import DEPARTURES_MAX
 from kvtwist.node.outgoing import PIECE_BYTES_MAX
-from kvtwist.node.waiting import DeferredReader
 from kvtwist.storage.engine import Batch
 from kvtwist.storage.layout import RECORD
 from kvtwist.storage.snapshots import Incoming

@@ -105,9 +105,7 @@ Failure: TypeAlias = Mismatch | NotANumber | OutOfRange
 Outcome: TypeAlias = Result | Failure
 
 FAILURES = (Mismatch, NotANumber, OutOfRange)
-_VALUED = (Found, Mismatch)
-
-_Part = TypeVar("_Part", Changed | Unchanged | Counted | Found, Mismatch | NotANumber | OutOfRange)
+_Part = TypeVar("_Part", bound=Outcome)
 
 _CHANGED = Struct(">Q")
 _COUNTED = Struct(">Qq")
@@ -120,11 +118,13 @@ _LENGTH = Struct(">I")
 def without_values(parts: tuple[_Part, ...]) -> tuple[_Part, ...]:
     """The same, without what may be large; the very same, if there is no such thing."""
     for part in parts:
-        if isinstance(part, _VALUED) and part.value is not None:
-            return tuple(
-                replace(each, value=None) if isinstance(each, _VALUED) else each for each in parts
-            )
+        if isinstance(part, Found | Mismatch) and part.value is not None:
+            return tuple(map(_without_value, parts))
     return parts
+
+
+def _without_value(part: _Part) -> _Part:
+    return replace(part, value=None) if isinstance(part, Found | Mismatch) else part
 
 
 def encode_outcome(outcome: Outcome) -> list[bytes]:
