@@ -23,8 +23,8 @@ MODULES = {
     "storage": "backup bitflips check crashes frames logs marks memory rocks snapshots states "
     "store worker",
     "wire": "applied arguments boxes codec commands connection deadlines descriptions failures "
-    "flow fragments frequent greeting large link once outbox raft short_way straight tell turn unsent "
-    "values",
+    "flow fragments frequent greeting large link once outbox raft short_way straight tell turn "
+    "unsent values",
     "node": "backups batches behind budget description expiry founding heartbeats leaders limits "
     "meta operations peers post restoring routing short_way stopping",
     "client": "many once results sessions",
