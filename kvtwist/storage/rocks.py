@@ -38,9 +38,8 @@ WAL_BYTES_MAX = 128 << 20
 RECOVERY_BYTES = 8 << 20
 """Room that has to be there besides before a full store is opened again."""
 STALL_SECONDS_MIN, STALL_SECONDS_MAX = 0.001, 0.1
-"""Between two attempts to write, when RocksDB has to make room in its memory first."""
-DELAY_SECONDS_MAX = 1.0
-"""Likewise, when it lets so many bytes a second in, until it has merged more of its tables."""
+"""Between two attempts to write, when RocksDB has to make room in its memory first; or two looks
+whether it lets in any number of bytes again."""
 
 _BLOOM_BITS_PER_KEY = 10
 _LOG_FILES_KEPT = 2
@@ -163,7 +162,7 @@ class RocksEngine:
         pause_seconds = STALL_SECONDS_MIN
         # An empty one too: after a failure it is refused, whatever another sync would say (S1).
         while not self._written(batch):
-            time.sleep(max(pause_seconds, self._delay_seconds(batch.size_bytes)))
+            self._wait(batch.size_bytes, pause_seconds)
             pause_seconds = min(2 * pause_seconds, STALL_SECONDS_MAX)
         if sync:
             with _translated():
@@ -180,12 +179,23 @@ class RocksEngine:
             raise
         return True
 
-    def _delay_seconds(self, size_bytes: int) -> float:
-        """How long so many bytes have to wait while writes are slowed down: twice what they take,
-        for an attempt that comes too early makes the wait longer by once that."""
+    def _wait(self, size_bytes: int, seconds: float) -> None:
+        """Wait before another attempt to write so many bytes: *seconds*, but while RocksDB lets in
+        only so many a second, twice what they take. An attempt that comes too early makes the wait
+        longer by once that: who comes too early each time is never let in."""
+        rate = self._bytes_per_second()
+        if not rate:
+            time.sleep(seconds)
+            return
+        end = time.monotonic() + max(seconds, 2 * size_bytes / rate)
+        while (left := end - time.monotonic()) > 0 and self._bytes_per_second():
+            time.sleep(min(left, STALL_SECONDS_MAX))
+
+    def _bytes_per_second(self) -> int:
+        """How much is let in; 0: any number, or nothing at all."""
         with _translated():
-            rate = self._database.property_int_value(_BYTES_PER_SECOND)
-        return min(2 * size_bytes / rate, DELAY_SECONDS_MAX) if rate else 0.0
+            rate: int | None = self._database.property_int_value(_BYTES_PER_SECOND)
+        return rate or 0
 
     def view(self) -> AbstractContextManager[View]:
         """What is there now; given up with the last reference to it."""

@@ -225,6 +225,57 @@ class StallTests(Directories):
         self.assertEqual(len(list(engine.scan(b"", END))), 12)
 
 
+class Slowed:
+    """A database that lets so many bytes a second in, as RocksDB does it (its ``GetDelay``): who
+    asks too early finds the wait longer, by what the whole batch takes."""
+
+    def __init__(self, bytes_per_second: int, size_bytes: int) -> None:
+        self._bytes_per_second = bytes_per_second
+        self._size_bytes = size_bytes
+        self._refilled_at = 0.0
+        self.now = 0.0
+        self.tries = 0
+
+    def write(self, writes: Any, options: Any) -> None:
+        self.tries += 1
+        credit_bytes = max(0.0, self.now - self._refilled_at) * self._bytes_per_second
+        if credit_bytes < self._size_bytes:
+            lacking_bytes = self._size_bytes - credit_bytes
+            begin = max(self._refilled_at, self.now)
+            self._refilled_at = begin + lacking_bytes / self._bytes_per_second
+            raise Exception("Result incomplete: Write stall")
+
+    def flush_wal(self, sync: bool) -> None:
+        """It is done."""
+
+    def property_int_value(self, name: str) -> int:
+        return self._bytes_per_second
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        assert self.now < 1000, "it is never let in"
+
+
+class SlowedTests(Directories):
+    def test_a_batch_that_takes_long(self) -> None:
+        """It is not tried again too early, which it would be for ever: each try would put off the
+        time at which it is let in."""
+        for bytes_per_second in (1_000, 15_000, 30_000, 1_000_000):
+            engine = self.opened(self.new_directory())
+            database = Slowed(bytes_per_second, 20_000)
+            self.patch(rocks, "time", database)
+            ordinary, engine._database = engine._database, database
+            try:
+                committing(engine, 1, 20_000 - 1)
+            finally:
+                engine._database = ordinary
+            self.assertLess(database.now, 3 * 20_000 / bytes_per_second)
+            self.assertLessEqual(database.tries, 3)
+
+
 class DirectoryTests(Directories):
     def test_nobody_else_can_look_in(self) -> None:
         """It has everybody's values in it."""
