@@ -5,8 +5,9 @@ What is set on purpose, and why:
 * A batch is durable when its ``commit`` with *sync* returns: RocksDB then has called ``fdatasync``
   on its write-ahead log.
 * To write and to sync are two calls, in this order. ``rocksdict`` lets go of the GIL in the second
-  one only, and while it has it the reactor stands still (R8). So the first one never waits: it does
-  not sync, and where RocksDB would make it wait for room in memory, it is refused and tried again.
+  one only, and while it has it the reactor stands still (R8). So the first one hardly waits: it
+  does not sync, and where RocksDB would make it wait for room in memory, it is refused and tried
+  again. What is left is the system's own write to the log, which may wait for a frozen device.
 * So a batch is read before it is durable, and after a sync that has failed. That misleads nobody:
   while a node runs, nothing is read here but what entries have done that a majority has already;
   terms, votes and logs are read at the start and after `reopen`, when all that is found is synced.
