@@ -11,7 +11,7 @@ checkout.
 
 With ``KVTWIST_COMPILE=1`` in the environment the modules that every request goes through are
 compiled by mypyc, out of the very same files, and installed beside them; that takes a C compiler
-and a minute. Never in an editable install: there, what is edited must be what runs.
+and two minutes. Never in an editable install: there, what is edited must be what runs.
 """
 
 import os

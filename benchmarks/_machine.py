@@ -46,7 +46,7 @@ def facts(*programs: str) -> dict[str, str]:
 
 
 def _origin() -> str:
-    """Where Python itself is from: one that was built without profiles is slower by some 15 %."""
+    """Where Python itself is from: one that was built without profiles is slower."""
     return "the distribution's" if Path(sys.base_prefix) == Path("/usr") else "built by hand"
 
 
