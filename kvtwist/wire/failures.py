@@ -85,10 +85,16 @@ def read_failure(code: bytes, description: bytes) -> KvtwistError:
     cls = _BY_CODE.get(code)
     if cls is None:
         return OutcomeUnknown(f"{text} (the peer's error code is {code[:40]!r})")
+    plain = cls(text)
     try:
-        return cls(text, **_details(cls, typed))
+        error = cls(text, **_details(cls, typed))
     except (ValueError, TypeError, RecursionError):
-        return cls(text)
+        return plain
+    # Whoever reads a detail relies on its type: a peer that says another one has said nothing.
+    is_sensible = all(
+        type(said) is type(plain.details()[name]) for name, said in error.details().items()
+    )
+    return error if is_sensible else plain
 
 
 def _cut(text: str, bytes_max: int) -> bytes:

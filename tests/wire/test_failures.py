@@ -273,6 +273,17 @@ class HostileTests(SynchronousTestCase):
                 self.assertIs(type(error), cls)
                 self.assertEqual(str(error), "the message")
 
+    def test_details_of_another_type(self) -> None:
+        """A peer that names no leader where a name is due does not fail whoever asked: the outcome
+        is still that nothing was done."""
+        for leader in (None, 5, True, ["node-1"], {}):
+            description = b"not here\n" + json.dumps({"leader": leader, "epoch": 3}).encode()
+            error = read_failure(b"NOT_LEADER", description)
+            assert isinstance(error, NotLeader)
+            self.assertEqual((str(error), error.leader, error.epoch), ("not here", "", 0))
+        epoch = read_failure(b"NOT_LEADER", b'not here\n{"leader":"node-1","epoch":true}')
+        self.assertEqual(epoch.details(), {"leader": "", "epoch": 0})
+
     def test_deeply_nested_details(self) -> None:
         """Else a hostile peer stops a client: an error in reading errors is nobody's answer."""
         for typed in (b"[" * 60_000, b'{"waiting_for":' * 4000, b'{"reason":[' * 5000):
