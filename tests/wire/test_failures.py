@@ -276,7 +276,8 @@ class HostileTests(SynchronousTestCase):
     def test_details_of_another_type(self) -> None:
         """A peer that names no leader where a name is due does not fail whoever asked: the outcome
         is still that nothing was done."""
-        for leader in (None, 5, True, ["node-1"], {}):
+        wrong: tuple[Any, ...] = (None, 5, True, ["node-1"], {})
+        for leader in wrong:
             description = b"not here\n" + json.dumps({"leader": leader, "epoch": 3}).encode()
             error = read_failure(b"NOT_LEADER", description)
             assert isinstance(error, NotLeader)
