@@ -44,8 +44,8 @@ compiled: ## install it compiled, in .venv-compiled: two minutes and a C compile
 
 # A copy: beside the sources, they would find those first.
 test-compiled: ## run tests of what `make compiled` has made
-	rm -rf $(COMPILED)/tests $(COMPILED)/examples
-	cp -r tests examples $(COMPILED)/
+	rm -rf $(COMPILED)/tests $(COMPILED)/examples $(COMPILED)/README.md
+	cp -r tests examples README.md $(COMPILED)/
 	cd $(COMPILED) && PYTHONPATH=. bin/python -m tests.compiled
 
 fuzz: $(INSTALLED) ## feed the wire with damaged bytes for ten minutes
