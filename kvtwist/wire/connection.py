@@ -30,7 +30,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.protocols import amp
@@ -280,8 +280,14 @@ class Connection(Protocol):
         self._when_lost.append(notify)
 
     def connectionMade(self) -> None:
-        """Tell who wants to know."""
+        """Tell who wants to know.
+
+        What is sent in one turn is joined here already (`Turn`). The kernel must not hold it back
+        to join more (RFC 896): its peer acknowledges up to 40 ms later when it has no answer yet.
+        """
         if self.transport is not None:
+            if ITCPTransport.providedBy(self.transport):
+                self.transport.setTcpNoDelay(True)
             self._sending.begin(self.transport)
             self.transport.registerProducer(self, True)
         for notify in self._when_made:

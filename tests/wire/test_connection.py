@@ -9,12 +9,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, ITCPTransport
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, capturedLogs
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
 
 from kvtwist.errors import (
     ConfigurationError,
@@ -1126,8 +1127,25 @@ class GarbageTests(ConnectionTestCase):
         self.assert_no_timers()
 
 
+class TCPEnd(End):
+    """One that the kernel may hold small writes back for."""
+
+    is_delaying: object = True
+
+    def setTcpNoDelay(self, enabled: object) -> None:
+        self.is_delaying = not enabled
+
+
 class LifeTests(ConnectionTestCase):
     """A connection's beginning and end."""
+
+    def test_small_writes_are_not_held_back(self) -> None:
+        """Over TCP the kernel is told so, at either end: else a write waits while the one before it
+        is not acknowledged, for 40 ms at worst."""
+        end = TCPEnd(self.ours(), "10.0.0.1", "10.0.0.2")
+        directlyProvides(end, ITCPTransport)
+        end.protocol.makeConnection(end)
+        self.assertFalse(end.is_delaying)
 
     def test_notified(self) -> None:
         """Else whoever keeps a connection does not learn that it is there, or gone."""
