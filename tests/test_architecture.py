@@ -121,6 +121,34 @@ def _is_overload(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) ->
     return any(ast.unparse(decorator).endswith("overload") for decorator in node.decorator_list)
 
 
+def unset_fields(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Dataclasses with an ``__init__`` of their own that does something else than the one that
+    would have been made: one parameter for each field, set as it comes, which then stays."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ClassDef) or not any(map(_is_dataclass, node.decorator_list)):
+            continue
+        fields = {
+            ast.unparse(each.target): ast.unparse(each.annotation)
+            for each in node.body
+            if isinstance(each, ast.AnnAssign)
+        }
+        for made in node.body:
+            if isinstance(made, ast.FunctionDef) and made.name == "__init__":
+                taken = {
+                    each.arg: f"Final[{ast.unparse(each.annotation)}]"
+                    for each in made.args.args[1:]
+                    if each.annotation is not None
+                }
+                does = [ast.unparse(each) for each in made.body]
+                is_plain = does == [f"self.{name} = {name}" for name in fields]
+                if list(taken.items()) != list(fields.items()) or not is_plain:
+                    yield made.lineno, f"{node.name}.__init__ does not just set its Final fields"
+
+
+def _is_dataclass(decorator: ast.expr) -> bool:
+    return ast.unparse(decorator).partition("(")[0] == "dataclass"
+
+
 class PackageTests(SynchronousTestCase):
     """The rules, on the package."""
 
@@ -201,6 +229,11 @@ class PackageTests(SynchronousTestCase):
         one that is missing sends them to read the callers."""
         self.assert_holds(undocumented)
 
+    def test_fields_are_what_was_given(self) -> None:
+        """A message or an entry is compared, shown and copied by its fields: what its own
+        ``__init__`` made of them, or forgot, would be lost on the way."""
+        self.assert_holds(unset_fields)
+
 
 class RuleTests(SynchronousTestCase):
     """The rules find what they are for: one that finds nothing would let everything pass."""
@@ -271,3 +304,26 @@ class RuleTests(SynchronousTestCase):
             undocumented,
             "'''M.'''\n@overload\ndef f(x: int): ...\ndef f(x):\n    '''F.'''\n",
         )
+
+    def test_unset_fields(self) -> None:
+        """A field that may change, that is not set, that is no parameter, in another order."""
+        start = "@dataclass(slots=True)\nclass A:\n    a: Final[int]\n    b: Final[int]\n"
+        good = (
+            "    def __init__(self, a: int, b: int = 0):\n        self.a = a\n        self.b = b\n"
+        )
+        self.assert_found(unset_fields, start + good)
+        self.assert_found(unset_fields, start)
+        self.assert_found(unset_fields, (start + good).replace("@dataclass(slots=True)", ""))
+        for was, is_now in (
+            ("b: Final[int]", "b: int"),
+            ("        self.b = b\n", ""),
+            ("self.b = b", "self.b = a"),
+            (", b: int = 0", ""),
+            ("a: int, b: int = 0", "b: int, a: int"),
+            ("b: int = 0", "b: str = 0"),
+        ):
+            self.assert_found(
+                unset_fields,
+                (start + good).replace(was, is_now),
+                (5, "A.__init__ does not just set its Final fields"),
+            )

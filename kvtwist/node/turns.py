@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeAlias
 
 from kvtwist.core.state.contents import Stored
 from kvtwist.storage.marks import Mark
@@ -21,7 +22,8 @@ Found: TypeAlias = dict[bytes, Stored | None] | StoredState | None
 """What was read: records, or the state."""
 
 
-class Written(NamedTuple):
+@dataclass(slots=True, unsafe_hash=True)
+class Written:
     """What of a replica is in a batch that is being committed.
 
     :ivar ready: the number of its Ready; ``None``: nothing of one is in it.
@@ -32,9 +34,25 @@ class Written(NamedTuple):
     :ivar is_switch: whether a snapshot takes the place of log and state.
     """
 
-    ready: int | None = None
-    state: int | None = None
-    applied: int = 0
-    sync: bool = False
-    mark: Mark | None = None
-    is_switch: bool = False
+    ready: Final[int | None]
+    state: Final[int | None]
+    applied: Final[int]
+    sync: Final[bool]
+    mark: Final[Mark | None]
+    is_switch: Final[bool]
+
+    def __init__(
+        self,
+        ready: int | None = None,
+        state: int | None = None,
+        applied: int = 0,
+        sync: bool = False,
+        mark: Mark | None = None,
+        is_switch: bool = False,
+    ) -> None:
+        self.ready = ready
+        self.state = state
+        self.applied = applied
+        self.sync = sync
+        self.mark = mark
+        self.is_switch = is_switch

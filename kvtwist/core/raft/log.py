@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 from kvtwist.core.raft.configuration import Configuration
 
@@ -40,7 +41,7 @@ class EntryKind(IntEnum):
     CONFIGURATION = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Entry:
     """One entry of the log.
 
@@ -49,10 +50,18 @@ class Entry:
     :ivar data: of a `EntryKind.DATA` the proposal; of a `EntryKind.CONFIGURATION` that.
     """
 
-    index: int
-    term: int
-    kind: EntryKind = EntryKind.DATA
-    data: bytes = b""
+    index: Final[int]
+    term: Final[int]
+    kind: Final[EntryKind]
+    data: Final[bytes]
+
+    def __init__(
+        self, index: int, term: int, kind: EntryKind = EntryKind.DATA, data: bytes = b""
+    ) -> None:
+        self.index = index
+        self.term = term
+        self.kind = kind
+        self.data = data
 
     @property
     def size_bytes(self) -> int:
@@ -65,16 +74,21 @@ def total_bytes(entries: Sequence[Entry]) -> int:
     return ENTRY_OVERHEAD_BYTES * len(entries) + sum([len(entry.data) for entry in entries])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class _Write:
     """A write of entries that is under way.
 
     ``first`` is 0 when it replaces the whole log by a snapshot.
     """
 
-    number: int
-    first: int
-    last: int
+    number: Final[int]
+    first: Final[int]
+    last: Final[int]
+
+    def __init__(self, number: int, first: int, last: int) -> None:
+        self.number = number
+        self.first = first
+        self.last = last
 
 
 class Log:

@@ -10,7 +10,7 @@ Names of fields are the paper's, in our spelling: ``prev_index`` is its *prevLog
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from kvtwist.core.raft.configuration import Configuration
 from kvtwist.core.raft.log import Entry
@@ -80,22 +80,43 @@ class VoteResponse(_Message):
     granted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AppendRequest(_Message):
+@dataclass(slots=True, unsafe_hash=True)
+class AppendRequest:
     """AppendEntries: paper, figure 2 and section 5.3.
 
     :ivar entries: those right after ``prev_index``; none, to probe or to tell ``commit``.
     :ivar commit: the leader's commit index.
     """
 
-    prev_index: int
-    prev_term: int
-    entries: tuple[Entry, ...]
-    commit: int
+    sender: Final[int]
+    to: Final[int]
+    term: Final[int]
+    prev_index: Final[int]
+    prev_term: Final[int]
+    entries: Final[tuple[Entry, ...]]
+    commit: Final[int]
+
+    def __init__(
+        self,
+        sender: int,
+        to: int,
+        term: int,
+        prev_index: int,
+        prev_term: int,
+        entries: tuple[Entry, ...],
+        commit: int,
+    ) -> None:
+        self.sender = sender
+        self.to = to
+        self.term = term
+        self.prev_index = prev_index
+        self.prev_term = prev_term
+        self.entries = entries
+        self.commit = commit
 
 
-@dataclass(frozen=True, slots=True)
-class AppendResponse(_Message):
+@dataclass(slots=True, unsafe_hash=True)
+class AppendResponse:
     """The answer to an `AppendRequest` or an `InstallSnapshot`; sent when all is durable.
 
     :ivar index: the sender's log is the leader's up to here; when rejected, the ``prev_index`` that
@@ -104,14 +125,35 @@ class AppendResponse(_Message):
     :ivar hint_term: the sender's term there.
     """
 
-    index: int
-    rejected: bool = False
-    hint_index: int = 0
-    hint_term: int = 0
+    sender: Final[int]
+    to: Final[int]
+    term: Final[int]
+    index: Final[int]
+    rejected: Final[bool]
+    hint_index: Final[int]
+    hint_term: Final[int]
+
+    def __init__(
+        self,
+        sender: int,
+        to: int,
+        term: int,
+        index: int,
+        rejected: bool = False,
+        hint_index: int = 0,
+        hint_term: int = 0,
+    ) -> None:
+        self.sender = sender
+        self.to = to
+        self.term = term
+        self.index = index
+        self.rejected = rejected
+        self.hint_index = hint_index
+        self.hint_term = hint_term
 
 
-@dataclass(frozen=True, slots=True)
-class Heartbeat(_Message):
+@dataclass(slots=True, unsafe_hash=True)
+class Heartbeat:
     """The leader is there.
 
     :ivar commit: how far the receiver may commit: never past what it is known to have.
@@ -119,16 +161,38 @@ class Heartbeat(_Message):
     :ivar quiesce: nothing is going on, and no more heartbeats will come until something does.
     """
 
-    commit: int
-    round: int = 0
-    quiesce: bool = False
+    sender: Final[int]
+    to: Final[int]
+    term: Final[int]
+    commit: Final[int]
+    round: Final[int]
+    quiesce: Final[bool]
+
+    def __init__(
+        self, sender: int, to: int, term: int, commit: int, round: int = 0, quiesce: bool = False
+    ) -> None:
+        self.sender = sender
+        self.to = to
+        self.term = term
+        self.commit = commit
+        self.round = round
+        self.quiesce = quiesce
 
 
-@dataclass(frozen=True, slots=True)
-class HeartbeatResponse(_Message):
+@dataclass(slots=True, unsafe_hash=True)
+class HeartbeatResponse:
     """:ivar round: that of the heartbeat."""
 
-    round: int = 0
+    sender: Final[int]
+    to: Final[int]
+    term: Final[int]
+    round: Final[int]
+
+    def __init__(self, sender: int, to: int, term: int, round: int = 0) -> None:
+        self.sender = sender
+        self.to = to
+        self.term = term
+        self.round = round
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +247,7 @@ Message: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class HardState:
     """What a replica must never forget (paper, figure 2: "persistent state").
 
@@ -191,26 +255,34 @@ class HardState:
     :ivar commit: need not be durable; it only saves work after a restart.
     """
 
-    term: int = 0
-    vote: int = 0
-    commit: int = 0
+    term: Final[int]
+    vote: Final[int]
+    commit: Final[int]
+
+    def __init__(self, term: int = 0, vote: int = 0, commit: int = 0) -> None:
+        self.term = term
+        self.vote = vote
+        self.commit = commit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ReadState:
     """A read may be answered, once ``index`` is applied.
 
     :ivar context: what the read was asked for with.
     """
 
-    context: bytes
-    index: int
+    context: Final[bytes]
+    index: Final[int]
+
+    def __init__(self, context: bytes, index: int) -> None:
+        self.context = context
+        self.index = index
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Ready:
-    """What a replica wants done; see the package's contract for who does what and when. (Not to be
-    changed; but to be frozen would cost more than all else about making one, in each turn.)
+    """What a replica wants done; see the package's contract for who does what and when.
 
     :ivar number: to be named in `Raft.persisted`.
     :ivar hard_state: to be persisted; ``None`` when it is as it was.
@@ -226,16 +298,40 @@ class Ready:
     :ivar snapshots_wanted: replicas that need one (`Raft.send_snapshot`).
     """
 
-    number: int = 0
-    hard_state: HardState | None = None
-    snapshot: Snapshot | None = None
-    entries: tuple[Entry, ...] = ()
-    must_sync: bool = False
-    messages: tuple[Message, ...] = ()
-    committed: tuple[Entry, ...] = ()
-    reads: tuple[ReadState, ...] = ()
-    reads_lost: tuple[bytes, ...] = ()
-    snapshots_wanted: tuple[int, ...] = ()
+    number: Final[int]
+    hard_state: Final[HardState | None]
+    snapshot: Final[Snapshot | None]
+    entries: Final[tuple[Entry, ...]]
+    must_sync: Final[bool]
+    messages: Final[tuple[Message, ...]]
+    committed: Final[tuple[Entry, ...]]
+    reads: Final[tuple[ReadState, ...]]
+    reads_lost: Final[tuple[bytes, ...]]
+    snapshots_wanted: Final[tuple[int, ...]]
+
+    def __init__(
+        self,
+        number: int = 0,
+        hard_state: HardState | None = None,
+        snapshot: Snapshot | None = None,
+        entries: tuple[Entry, ...] = (),
+        must_sync: bool = False,
+        messages: tuple[Message, ...] = (),
+        committed: tuple[Entry, ...] = (),
+        reads: tuple[ReadState, ...] = (),
+        reads_lost: tuple[bytes, ...] = (),
+        snapshots_wanted: tuple[int, ...] = (),
+    ) -> None:
+        self.number = number
+        self.hard_state = hard_state
+        self.snapshot = snapshot
+        self.entries = entries
+        self.must_sync = must_sync
+        self.messages = messages
+        self.committed = committed
+        self.reads = reads
+        self.reads_lost = reads_lost
+        self.snapshots_wanted = snapshots_wanted
 
 
 @dataclass(frozen=True, slots=True)

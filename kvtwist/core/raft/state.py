@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from kvtwist.core.raft.configuration import Configuration
 from kvtwist.core.raft.log import Log
@@ -65,12 +65,16 @@ class Dropped:
     leader: int = NOBODY
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Proposed:
     """Proposals that the leader has appended: the first one's place, the others follow it."""
 
-    term: int
-    index: int
+    term: Final[int]
+    index: Final[int]
+
+    def __init__(self, term: int, index: int) -> None:
+        self.term = term
+        self.index = index
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from inspect import signature
 
 from kvtwist.core.raft import Configuration, Entry, EntryKind, HardState, Message, Ready, Snapshot
 from kvtwist.core.raft.messages import AppendRequest, AppendResponse, InstallSnapshot
@@ -71,7 +71,7 @@ def message(it: Message) -> str:
 
 
 def _plain_fields(it: Message) -> Iterator[str]:
-    for field in fields(it):
+    for field in signature(type(it)).parameters.values():
         value = getattr(it, field.name)
         if field.name in ("sender", "to", "term") or value == field.default:
             continue
