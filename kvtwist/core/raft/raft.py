@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from kvtwist.core.raft import candidate, elections, follower, leader, reads, replication, sense
 from kvtwist.core.raft.configuration import Change, Configuration
@@ -31,8 +31,8 @@ from kvtwist.core.raft.progress import Progress
 from kvtwist.core.raft.settings import Settings
 from kvtwist.core.raft.state import NOBODY, Dropped, Leading, Proposed, Reason, Role, State
 
-_FROM_LEADERS = (AppendRequest, Heartbeat, InstallSnapshot)
-_CANDIDACIES = (Role.PRE_CANDIDATE, Role.CANDIDATE)
+_FROM_LEADERS: Final = (AppendRequest, Heartbeat, InstallSnapshot)
+_CANDIDACIES: Final = (Role.PRE_CANDIDATE, Role.CANDIDATE)
 
 
 class Raft:
@@ -379,32 +379,31 @@ def _dispatch(state: State, message: Message) -> None:
     if state.role in _CANDIDACIES and isinstance(message, _FROM_LEADERS):
         candidate.on_leader(state, message)
     kind = type(message)
-    if (act := _ACTS.get((state.role, kind)) or _IN_EVERY_ROLE.get(kind)) is not None:
-        act(state, message)
+    if (taken := _TAKEN.get(kind)) is not None:
+        role, act = taken
+        if role is None or role is state.role:
+            act(state, message)
     elif state.leading is not None and (lead := _LEADING.get(kind)) is not None:
         lead(state, state.leading, message)
 
 
-_Act = Callable[[State, Any], None]
-
-_IN_EVERY_ROLE: Mapping[type[Message], _Act] = {
-    PreVoteRequest: elections.answer_pre_vote,
-    VoteRequest: elections.answer_vote,
+_TAKEN: Final[dict[type[Message], tuple[Role | None, Callable[[State, Any], None]]]] = {
+    PreVoteRequest: (None, elections.answer_pre_vote),
+    VoteRequest: (None, elections.answer_vote),
+    AppendRequest: (Role.FOLLOWER, follower.on_append),
+    Heartbeat: (Role.FOLLOWER, follower.on_heartbeat),
+    InstallSnapshot: (Role.FOLLOWER, follower.on_snapshot),
+    TimeoutNow: (Role.FOLLOWER, follower.on_timeout_now),
+    ReadIndexResponse: (Role.FOLLOWER, follower.on_read_index),
+    PreVoteResponse: (Role.PRE_CANDIDATE, candidate.on_pre_vote),
+    VoteResponse: (Role.CANDIDATE, candidate.on_vote),
 }
+"""In which role a message is taken in, ``None``: in each; and what does it."""
 
-_ACTS: Mapping[tuple[Role, type[Message]], _Act] = {
-    (Role.FOLLOWER, AppendRequest): follower.on_append,
-    (Role.FOLLOWER, Heartbeat): follower.on_heartbeat,
-    (Role.FOLLOWER, InstallSnapshot): follower.on_snapshot,
-    (Role.FOLLOWER, TimeoutNow): follower.on_timeout_now,
-    (Role.FOLLOWER, ReadIndexResponse): follower.on_read_index,
-    (Role.PRE_CANDIDATE, PreVoteResponse): candidate.on_pre_vote,
-    (Role.CANDIDATE, VoteResponse): candidate.on_vote,
-}
-
-_LEADING: Mapping[type[Message], Callable[[State, Leading, Any], None]] = {
+_LEADING: Final[dict[type[Message], Callable[[State, Leading, Any], None]]] = {
     AppendResponse: leader.on_append_response,
     HeartbeatResponse: leader.on_heartbeat_response,
     ReadIndexRequest: leader.on_read_index,
 }
-"""What is in no table is passed over: a late answer, or one to nothing."""
+"""What is in no table is passed over, as is what comes in another role: a late answer, or one to
+nothing."""

@@ -206,4 +206,4 @@ def transfer_to_a_lagging_follower(patch: Patch) -> None:
 
 
 def _replace_answer_vote(patch: Patch, answer_vote: Any) -> None:
-    patch.replace_item(raft._IN_EVERY_ROLE, VoteRequest, instead(answer_vote))
+    patch.replace_item(raft._TAKEN, VoteRequest, instead((None, answer_vote)))

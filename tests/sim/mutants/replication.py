@@ -188,7 +188,9 @@ def truncate_on_a_stale_append(patch: Patch) -> None:
 def append_without_the_entry_before(patch: Patch) -> None:
     """A follower looks whether there is an entry before the new ones, not of which term."""
 
-    def made(before: Any) -> Any:
+    def made(taken: Any) -> Any:
+        role, before = taken
+
         def on_append(state: State, request: AppendRequest) -> None:
             here = state.log.term_at(request.prev_index)
             if here is not None and not state.log.has(request.prev_index, request.prev_term):
@@ -205,9 +207,9 @@ def append_without_the_entry_before(patch: Patch) -> None:
             else:
                 before(state, request)
 
-        return on_append
+        return role, on_append
 
-    patch.replace_item(raft._ACTS, (Role.FOLLOWER, AppendRequest), made)
+    patch.replace_item(raft._TAKEN, AppendRequest, made)
 
 
 @mutant
@@ -345,4 +347,4 @@ def _replace_reached(patch: Patch, reached_in: Any) -> None:
 
 
 def _replace_follower(patch: Patch, kind: type, act: Any) -> None:
-    patch.replace_item(raft._ACTS, (Role.FOLLOWER, kind), instead(act))
+    patch.replace_item(raft._TAKEN, kind, instead((Role.FOLLOWER, act)))
