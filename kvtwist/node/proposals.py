@@ -11,6 +11,7 @@ unknown.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from kvtwist.core.raft import Dropped, Entry, Raft, Reason, Role
 from kvtwist.core.state.answers import Answer
@@ -20,10 +21,10 @@ from kvtwist.node.waiting import Writer, tell
 from kvtwist.wire.limits import MEMBER_BOXES
 from kvtwist.wire.raft import entry_bytes_for
 
-ENTRY_BYTES_MAX = entry_bytes_for(MEMBER_BOXES)
+ENTRY_BYTES_MAX: Final = entry_bytes_for(MEMBER_BOXES)
 """A longer entry is not proposed: no follower could be brought it."""
 
-DEPOSED_TICKS = 10
+DEPOSED_TICKS: Final = 10
 """So long a replica that leads no more waits for its proposals to be committed by the next leader,
 as they mostly are after a hand-over. Then their fate is unknown."""
 

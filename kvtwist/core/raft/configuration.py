@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-_VERSION = 1
-_HEAD = struct.Struct(">BHH")
-REPLICAS_MAX = 1024
+_VERSION: Final = 1
+_HEAD: Final = struct.Struct(">BHH")
+REPLICAS_MAX: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,9 @@ def propose(state: State, leading: Leading, payloads: Sequence[bytes]) -> Propos
         return Dropped(Reason.TRANSFER, leading.transfer_to)
     if not state.is_voter:
         return Dropped(Reason.LEAVING, NOBODY)
-    size_bytes = sum(map(len, payloads)) + ENTRY_OVERHEAD_BYTES * len(payloads)
+    size_bytes = ENTRY_OVERHEAD_BYTES * len(payloads)
+    for data in payloads:
+        size_bytes += len(data)
     is_over = leading.uncommitted_bytes + size_bytes > state.settings.uncommitted_bytes_max
     if is_over and state.log.commit_index < state.log.last_index:
         return Dropped(Reason.UNCOMMITTED_BYTES, state.replica)

@@ -29,7 +29,7 @@ from typing import Final
 
 from kvtwist.core.raft.configuration import Configuration
 
-ENTRY_OVERHEAD_BYTES = 16
+ENTRY_OVERHEAD_BYTES: Final = 16
 """What an entry costs besides its data, wherever entries are bounded by bytes."""
 
 
@@ -71,7 +71,10 @@ class Entry:
 
 def total_bytes(entries: Sequence[Entry]) -> int:
     """What they count for together."""
-    return ENTRY_OVERHEAD_BYTES * len(entries) + sum([len(entry.data) for entry in entries])
+    size_bytes = ENTRY_OVERHEAD_BYTES * len(entries)
+    for entry in entries:
+        size_bytes += len(entry.data)
+    return size_bytes
 
 
 @dataclass(slots=True, unsafe_hash=True)

@@ -38,8 +38,9 @@ def reached_by_majority(reached: Iterable[int]) -> int:
 
     :raises ValueError: when there are no voters.
     """
-    ordered = sorted(reached, reverse=True)
-    return ordered[majority(len(ordered)) - 1]
+    ordered = list(reached)
+    ordered.sort()
+    return ordered[len(ordered) - majority(len(ordered))]
 
 
 def election(voters: Collection[int], votes: Mapping[int, bool]) -> Election:

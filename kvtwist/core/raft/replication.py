@@ -18,9 +18,7 @@ from kvtwist.core.raft.state import Leading, State
 def append(state: State, leading: Leading, kind: EntryKind, payloads: Sequence[bytes]) -> int:
     """Append entries of the leader's own term; the first one's index."""
     first = state.log.last_index + 1
-    entries = [
-        Entry(index, state.term, kind, data) for index, data in enumerate(payloads, start=first)
-    ]
+    entries = [Entry(first + at, state.term, kind, data) for at, data in enumerate(payloads)]
     state.log.append(entries)
     leading.uncommitted_bytes += total_bytes(entries)
     leading.idle_ticks = 0

@@ -11,10 +11,12 @@ any other. Who may speak for a replica is the caller's to check.
 
 from __future__ import annotations
 
+from typing import Final
+
 from kvtwist.core.raft.messages import AppendRequest, Heartbeat, InstallSnapshot, Message
 from kvtwist.core.raft.state import NOBODY, State
 
-_FROM_LEADERS = frozenset((AppendRequest, Heartbeat, InstallSnapshot))
+_FROM_LEADERS: Final = frozenset((AppendRequest, Heartbeat, InstallSnapshot))
 
 
 class Senseless(ValueError):

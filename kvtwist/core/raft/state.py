@@ -28,7 +28,7 @@ from kvtwist.core.raft.messages import (
 from kvtwist.core.raft.progress import Progress
 from kvtwist.core.raft.settings import Settings
 
-NOBODY = 0
+NOBODY: Final = 0
 
 
 class Role(Enum):
