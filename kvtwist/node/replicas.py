@@ -33,7 +33,7 @@ made anew from what the store has, as after a crash (S2, S8).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -50,11 +50,11 @@ from kvtwist.storage.store import Condition, Store
 from kvtwist.wire.seldom import Seldom
 from kvtwist.wire.turn import Turn
 
-TICK_SECONDS = 0.05
+TICK_SECONDS: Final = 0.05
 """Half a heartbeat; the election timeout is ten of them."""
-MARK_TICKS = 20
-GATHERING_TICKS = 2
-LAZY_BYTES_MAX = 1 << 18
+MARK_TICKS: Final = 20
+GATHERING_TICKS: Final = 2
+LAZY_BYTES_MAX: Final = 1 << 18
 """What need not be durable yet does not wait when it is more than that."""
 
 _log = Logger(namespace="kvtwist.node")

@@ -11,18 +11,21 @@ the payload.
 from __future__ import annotations
 
 import struct
+from typing import Final
 from zlib import crc32
 
 from kvtwist.errors import StoreDamaged
 
-_FORMAT = 1
-_HEAD = struct.Struct(">BII")
-PAYLOAD_BYTES_MAX = (1 << 32) - 1
+_FORMAT: Final = 1
+_HEAD: Final = struct.Struct(">BII")
+_HEAD_BYTES: Final = _HEAD.size
+_checksum: Final = crc32  # what is imported is looked up each time where this is compiled
+PAYLOAD_BYTES_MAX: Final = (1 << 32) - 1
 
 
 def sealed(key: bytes, payload: bytes) -> bytes:
     """*payload* in a frame, to be kept under *key*."""
-    return _HEAD.pack(_FORMAT, crc32(payload, crc32(key)), len(payload)) + payload
+    return _HEAD.pack(_FORMAT, _checksum(payload, _checksum(key)), len(payload)) + payload
 
 
 def opened(key: bytes, frame: bytes) -> bytes:
@@ -30,11 +33,11 @@ def opened(key: bytes, frame: bytes) -> bytes:
 
     :raises StoreDamaged: when it is not what was sealed; it must not be used (S3).
     """
-    if len(frame) < _HEAD.size:
+    if len(frame) < _HEAD_BYTES:
         raise StoreDamaged(f"the record {_shown(key)} is cut off: the disk has damaged it")
     form, checksum, length = _HEAD.unpack_from(frame)
-    payload = frame[_HEAD.size :]
-    if form != _FORMAT or length != len(payload) or checksum != crc32(payload, crc32(key)):
+    payload = frame[_HEAD_BYTES:]
+    if form != _FORMAT or length != len(payload) or checksum != _checksum(payload, _checksum(key)):
         raise StoreDamaged(
             f"the record {_shown(key)} has a wrong checksum: the disk has damaged it"
         )

@@ -22,41 +22,47 @@ This is a format: it never changes within `FORMAT`.
 
 from __future__ import annotations
 
-FORMAT = 2
+from struct import Struct
+from typing import Final
+
+FORMAT: Final = 2
 """Of the whole store. A node refuses to open another one. Format 1 was that of partitions with one
 replica each: its groups have the ids of today's, and other members."""
 
-STORE = b"F"
-NODE = b"N"
-HARD = b"h"
-BASE = b"b"
-ENTRY = b"l"
-STATE = b"s"
-SESSION = b"e"
-ANSWER = b"a"
-RECORD = b"d"
-DUE = b"x"
+STORE: Final = b"F"
+NODE: Final = b"N"
+HARD: Final = b"h"
+BASE: Final = b"b"
+ENTRY: Final = b"l"
+STATE: Final = b"s"
+SESSION: Final = b"e"
+ANSWER: Final = b"a"
+RECORD: Final = b"d"
+DUE: Final = b"x"
 
-PER_GENERATION = (SESSION, ANSWER, RECORD, DUE)
+PER_GENERATION: Final = (SESSION, ANSWER, RECORD, DUE)
 """The kinds that a snapshot replaces by another generation."""
 
-GENERATION_BYTES = 17
+GENERATION_BYTES: Final = 17
 """How long a `generation_prefix` is."""
+
+_OF_GROUP: Final = Struct(">cQ")
+_OF_GROUP_AND: Final = Struct(">cQQ")
 
 
 def group_key(kind: bytes, group: int) -> bytes:
     """The one key of its kind that *group* has."""
-    return kind + group.to_bytes(8, "big")
+    return _OF_GROUP.pack(kind, group)
 
 
 def entry_key(group: int, index: int) -> bytes:
     """Of an entry of the log; also the end of a range that has all before it."""
-    return ENTRY + group.to_bytes(8, "big") + index.to_bytes(8, "big")
+    return _OF_GROUP_AND.pack(ENTRY, group, index)
 
 
 def generation_prefix(kind: bytes, group: int, generation: int) -> bytes:
     """What the keys of a kind begin with in one generation of a group's data."""
-    return kind + group.to_bytes(8, "big") + generation.to_bytes(8, "big")
+    return _OF_GROUP_AND.pack(kind, group, generation)
 
 
 def generation_range(kind: bytes, group: int, generation: int) -> tuple[bytes, bytes]:

@@ -7,6 +7,7 @@ after a restart. Both speak of one group of many: a batch may hold many groups'.
 from __future__ import annotations
 
 import struct
+from typing import Final
 
 from kvtwist.core.raft import (
     Configuration,
@@ -22,11 +23,11 @@ from kvtwist.storage.engine import Batch, View
 from kvtwist.storage.frames import opened, sealed
 from kvtwist.storage.layout import BASE, HARD, entry_key, group_key, group_of
 
-_HARD = struct.Struct(">BQQQ")
-_ENTRY = struct.Struct(">BQB")
-_BASE = struct.Struct(">BQQ")
-_VERSION = 1
-_INDEX_END = (1 << 64) - 1
+_HARD: Final = struct.Struct(">BQQQ")
+_ENTRY: Final = struct.Struct(">BQB")
+_BASE: Final = struct.Struct(">BQQ")
+_VERSION: Final = 1
+_INDEX_END: Final = (1 << 64) - 1
 
 
 def save(batch: Batch, group: int, ready: Ready, last_written: int) -> int:

@@ -44,7 +44,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields as fields_of
 from operator import attrgetter
 from struct import Struct
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from zlib import crc32
 
 from kvtwist.core.raft.configuration import Configuration
@@ -70,13 +70,13 @@ from kvtwist.errors import MalformedRequest
 from kvtwist.wire.arguments import NATURAL_MAX
 from kvtwist.wire.boxes import VALUE_BYTES_MAX, BoxLimits
 
-ENVELOPE_BYTES_MAX = 1 << 12
+ENVELOPE_BYTES_MAX: Final = 1 << 12
 """What a box has besides a payload of `PAYLOAD_BYTES_MAX`, at most."""
-_ENVELOPE_PAIRS_MAX = 8
-PAYLOAD_BYTES_MAX = (1 << 20) - ENVELOPE_BYTES_MAX
+_ENVELOPE_PAIRS_MAX: Final = 8
+PAYLOAD_BYTES_MAX: Final = (1 << 20) - ENVELOPE_BYTES_MAX
 """A payload is longer only if it is one message; so a box of several is sent whole. No message
 begins later in one."""
-ENTRIES_MAX = 1 << 16
+ENTRIES_MAX: Final = 1 << 16
 """How many entries one message may have."""
 
 Item: TypeAlias = tuple[int, Message]
@@ -85,11 +85,11 @@ Item: TypeAlias = tuple[int, Message]
 _Write: TypeAlias = Callable[[int, Any], bytes]
 _Read: TypeAlias = Callable[[bytes, int], tuple[int, Message, int]]
 
-_CHECKSUM_BYTES = 4
-_VERSION = 1
-_ENTRY_KINDS = {int(kind): kind for kind in EntryKind}
-_CONFIGURATION = EntryKind.CONFIGURATION
-_TOO_GREAT = "a number is greater than any can be"
+_CHECKSUM_BYTES: Final = 4
+_VERSION: Final = 1
+_ENTRY_KINDS: Final = {int(kind): kind for kind in EntryKind}
+_CONFIGURATION: Final = EntryKind.CONFIGURATION
+_TOO_GREAT: Final = "a number is greater than any can be"
 
 
 def payload_bytes_for(limits: BoxLimits) -> int:
@@ -187,8 +187,8 @@ def _unknown(data: bytes, at: int) -> str:
 #
 # This is done for every message of every group: one pass over one layout, no call for each field.
 
-_WRITERS: dict[type[Any], _Write] = {}
-_READERS: dict[bytes, _Read] = {}
+_WRITERS: Final[dict[type[Any], _Write]] = {}
+_READERS: Final[dict[bytes, _Read]] = {}
 
 
 def _know(number: int, message: type[Any], write: Callable[..., bytes], read: _Read) -> None:
@@ -233,12 +233,14 @@ _know_plain(11, ReadIndexRequest, "Q")
 _know_plain(12, ReadIndexResponse, "QQ")
 _know_plain(13, HigherTerm, "")
 
-_APPEND, _APPEND_NUMBER = Struct(">BBQQQQQQQI"), 3
-_APPEND_BYTES = _APPEND.size
-_ENTRY = Struct(">QBI")
-_ENTRY_BYTES = _ENTRY.size
-_INSTALL, _INSTALL_NUMBER = Struct(">BBQQQQQQII"), 9
-_INSTALL_BYTES = _INSTALL.size
+_APPEND_NUMBER: Final = 3
+_APPEND: Final = Struct(">BBQQQQQQQI")
+_APPEND_BYTES: Final = _APPEND.size
+_ENTRY: Final = Struct(">QBI")
+_ENTRY_BYTES: Final = _ENTRY.size
+_INSTALL_NUMBER: Final = 9
+_INSTALL: Final = Struct(">BBQQQQQQII")
+_INSTALL_BYTES: Final = _INSTALL.size
 
 
 def _write_append(group: int, message: AppendRequest) -> bytes:
