@@ -21,7 +21,7 @@ from kvtwist.node.waiting import Writer, tell
 from kvtwist.wire.limits import MEMBER_BOXES
 from kvtwist.wire.raft import entry_bytes_for
 
-ENTRY_BYTES_MAX: Final = entry_bytes_for(MEMBER_BOXES)
+ENTRY_BYTES_MAX = entry_bytes_for(MEMBER_BOXES)
 """A longer entry is not proposed: no follower could be brought it."""
 
 DEPOSED_TICKS: Final = 10
