@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from struct import Struct
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from kvtwist.core.state.fields import KIND, MalformedBytes, Reader, pack, reader_of
 from kvtwist.core.state.outcomes import (
@@ -175,13 +175,13 @@ Answer: TypeAlias = (
     WriteAnswer | SessionOpened | SessionClosed | Expired | Advanced | GenerationSet | Refused
 )
 
-_COUNT = Struct(">B")
+_COUNT: Final = Struct(">B")
 _FAILURES = Struct(">H")
 _ONE = Struct(">Q")
 _TWO = Struct(">QQ")
 _EXPIRED = Struct(">IIB")
 
-_WRITTEN = KIND.pack(1, 1)
+_WRITTEN: Final = KIND.pack(1, 1)
 _NOT_WRITTEN = KIND.pack(2, 1)
 _EXPIRED_KIND = KIND.pack(3, 1)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from struct import Struct
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from kvtwist.core.state.fields import (
     KIND,
@@ -30,10 +30,10 @@ from kvtwist.core.state.fields import (
 )
 from kvtwist.core.state.operations import Operation, encode_operation, read_operation
 
-NO_SESSION = 0
+NO_SESSION: Final = 0
 """The session of a write that has none. It is applied as often as it is committed."""
 
-OPERATIONS_MAX = 128
+OPERATIONS_MAX: Final = 128
 """Conditions, and operations, of one write: its work is bounded, and so is its kept answer."""
 
 
@@ -149,22 +149,26 @@ class LonePut(NamedTuple):
 
 Command: TypeAlias = Write | OpenSession | CloseSession | Expire | Advance | SetGeneration
 
-_WRITE = Struct(">QQIQQQBB")
+_WRITE: Final = Struct(">QQIQQQBB")
 _CONDITION = Struct(">HQ")
 _THREE = Struct(">QQQ")
 _EXPIRE = Struct(">QQI")
 _ADVANCE = Struct(">Q")
 
-# The same, from the first byte of a `LonePut` to its key; and the end of that.
-_LONE_PUT = Struct(">HQQIQQQBBBHIQ")
-_LONE_PUT_END = Struct(">BBBHIQ")
-_KEYSPACE_AT, _KEYSPACE_END = 18, 22
-_GENERATION_BYTES = 8
+# The same, from the first byte of a `LonePut` to its key, without kind and keyspace; and its end.
+_LONE_PUT: Final = Struct(">2xQQ4xQQQ3sHIQ")
+_LONE_PUT_END: Final = Struct(">3sHIQ")
+_LONE_PUT_BYTES: Final = _LONE_PUT.size
+_KEYSPACE_AT: Final = 18
+_KEYSPACE_END: Final = 22
+_GENERATION_BYTES: Final = 8
+_ALONE: Final = bytes((0, 1, 1))
+"""No condition; one operation; which is an unconditional put."""
 
-WHOSE = Struct(">QQQQ")
+WHOSE: Final = Struct(">QQQQ")
 """Whose a write is: generation, session, seq, lowest unanswered seq."""
 
-_WRITE_KIND = KIND.pack(1, 1)
+_WRITE_KIND: Final = KIND.pack(1, 1)
 _OPEN_KIND = KIND.pack(2, 1)
 _CLOSE_KIND = KIND.pack(3, 1)
 _EXPIRE_KIND = KIND.pack(4, 1)
@@ -220,7 +224,7 @@ def encode_put(stamp_ms: int, whose: bytes, key: bytes, value: bytes) -> bytes:
             whose[:_GENERATION_BYTES],
             b"\0\0\0\0",
             whose[_GENERATION_BYTES:],
-            _LONE_PUT_END.pack(0, 1, 1, len(key), len(value), 0),
+            _LONE_PUT_END.pack(_ALONE, len(key), len(value), 0),
             key,
             value,
         )
@@ -229,28 +233,14 @@ def encode_put(stamp_ms: int, whose: bytes, key: bytes, value: bytes) -> bytes:
 
 def decode_entry(data: bytes) -> Command | LonePut:
     """`decode`, but a `Write` that is a `LonePut` comes as one."""
-    if data[:2] != _WRITE_KIND or len(data) < _LONE_PUT.size:
+    if data[:2] != _WRITE_KIND or len(data) < _LONE_PUT_BYTES:
         return decode(data)
-    (
-        _,
-        stamp_ms,
-        generation,
-        _,
-        session,
-        seq,
-        lowest,
-        conditions,
-        operations,
-        kind,
-        size,
-        length,
-        ttl_ms,
-    ) = _LONE_PUT.unpack_from(data)
-    value_at = _LONE_PUT.size + size
-    is_alone = kind == 1 and operations == 1 and not conditions
-    if not is_alone or value_at + length != len(data) or length > VALUE_BYTES_MAX:
+    fields: tuple[int, int, int, int, int, bytes, int, int, int] = _LONE_PUT.unpack_from(data)
+    stamp_ms, generation, session, seq, lowest, what, size, length, ttl_ms = fields
+    value_at = _LONE_PUT_BYTES + size
+    if what != _ALONE or value_at + length != len(data) or length > VALUE_BYTES_MAX:
         return decode(data)
-    key = data[_KEYSPACE_AT:_KEYSPACE_END] + data[_LONE_PUT.size : value_at]
+    key = data[_KEYSPACE_AT:_KEYSPACE_END] + data[_LONE_PUT_BYTES:value_at]
     return LonePut(stamp_ms, generation, session, seq, lowest, key, data[value_at:], ttl_ms)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from kvtwist.core.state.ordered import Ordered
 from kvtwist.core.state.records import NEVER, REVISION_MAX, Record
 from kvtwist.core.state.sessions import Session, Sessions
 
-KEYSPACE_BYTES = 4
+KEYSPACE_BYTES: Final = 4
 
 Stored: TypeAlias = tuple[bytes, int, int, int, int, int]
 """A record as it is kept: the fields of a `Record` in a plain tuple.

@@ -12,19 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from struct import Struct, error
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-KEY_BYTES_MAX = (1 << 16) - 1
+KEY_BYTES_MAX: Final = (1 << 16) - 1
 """The longest key that the formats have room for; nodes are set to take less."""
 
-VALUE_BYTES_MAX = 1 << 30
+VALUE_BYTES_MAX: Final = 1 << 30
 """The longest value that the formats have room for; nodes are set to take less."""
 
 T = TypeVar("T")
 
-U64_MAX = (1 << 64) - 1
+U64_MAX: Final = (1 << 64) - 1
 
-KIND = Struct(">BB")
+KIND: Final = Struct(">BB")
 """Kind and version, which come first."""
 
 

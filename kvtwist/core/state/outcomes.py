@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from struct import Struct
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from kvtwist.core.state.fields import MalformedBytes, Reader, UnknownKind, checked_value, pack
 
@@ -107,24 +107,24 @@ Outcome: TypeAlias = Result | Failure
 FAILURES = (Mismatch, NotANumber, OutOfRange)
 _Part = TypeVar("_Part", bound=Outcome)
 
-_CHANGED = Struct(">Q")
+_CHANGED: Final = Struct(">Q")
 _COUNTED = Struct(">Qq")
 _FOUND = Struct(">QB")
 _MISMATCH = Struct(">HQB")
 _AT = Struct(">HQ")
-_LENGTH = Struct(">I")
+_LENGTH: Final = Struct(">I")
 
 
 def without_values(parts: tuple[_Part, ...]) -> tuple[_Part, ...]:
     """The same, without what may be large; the very same, if there is no such thing."""
     for part in parts:
-        if isinstance(part, Found | Mismatch) and part.value is not None:
+        if isinstance(part, (Found, Mismatch)) and part.value is not None:
             return tuple(map(_without_value, parts))
     return parts
 
 
 def _without_value(part: _Part) -> _Part:
-    return replace(part, value=None) if isinstance(part, Found | Mismatch) else part
+    return replace(part, value=None) if isinstance(part, (Found, Mismatch)) else part
 
 
 def encode_outcome(outcome: Outcome) -> list[bytes]:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from struct import Struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from kvtwist.core.state.fields import MalformedBytes, Reader, UnknownKind, checked_value, pack
 
-REVISION_MAX = (1 << 63) - 1
-ABSENT = 0
+REVISION_MAX: Final = (1 << 63) - 1
+ABSENT: Final = 0
 """The version that a condition gives to a key that must not exist."""
 
-NEVER = 0
+NEVER: Final = 0
 """The ``expires_at_ms`` of a record that stays."""
 
-RECORD_FORMAT = 1
+RECORD_FORMAT: Final = 1
 
-_HEADER = Struct(">BBQQQQ")
+_HEADER: Final = Struct(">BBQQQQ")
 _FIELDS = Struct(">BQQQQ")
 
-HEADER_BYTES = _HEADER.size
+HEADER_BYTES: Final = _HEADER.size
 
 
 class Record(NamedTuple):
@@ -82,7 +82,8 @@ def decode_fields(data: bytes) -> tuple[bytes, int, int, int, int, int]:
     :raises MalformedBytes, UnknownKind: likewise.
     """
     if len(data) >= HEADER_BYTES:
-        form, flags, version, created, expires_at_ms, lease = _HEADER.unpack_from(data)
+        fields: tuple[int, int, int, int, int, int] = _HEADER.unpack_from(data)
+        form, flags, version, created, expires_at_ms, lease = fields
         if form == RECORD_FORMAT and 1 <= created <= version <= REVISION_MAX:
             return data[HEADER_BYTES:], version, created, expires_at_ms, lease, flags
     return decode_record(data)[:]  # which says what is wrong

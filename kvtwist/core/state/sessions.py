@@ -20,6 +20,7 @@ Bounds: `SESSIONS_MAX` sessions; `ANSWERS_MAX` answers of each, without values; 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from kvtwist.core.state.answers import (
     BelowMark,
@@ -42,7 +43,7 @@ SESSIONS_MAX = 4096
 KEPT_MAX = 1 << 20
 """Answers that all sessions keep together, and the parts that they are made of: 130 MB at most."""
 
-IDLE_MS_MAX = 24 * 3600 * 1000
+IDLE_MS_MAX: Final = 24 * 3600 * 1000
 """However long a session asks to live without writing."""
 
 
@@ -75,15 +76,22 @@ class Session:
         """Forget the answers below *mark*, which never falls; the weight of what was forgotten."""
         if mark <= self.mark:
             return 0
-        # A client may skip any number of seqs, so walk through what there is, if that is less.
-        skipped = range(self.mark, mark)
-        below = skipped if mark - self.mark <= len(self.answers) else list(self.answers)
         forgotten = 0
-        for seq in below:
-            if seq < mark and (answer := self.answers.pop(seq, None)):
-                forgotten += weight(answer)
+        if mark - self.mark <= len(self.answers):
+            for seq in range(self.mark, mark):
+                forgotten += self._forget(seq)
+        else:  # A client may skip any number of seqs, so walk through what there is.
+            for seq in [seq for seq in self.answers if seq < mark]:
+                forgotten += self._forget(seq)
         self.mark = mark
         return forgotten
+
+    def _forget(self, seq: int) -> int:
+        answer = self.answers.get(seq)
+        if answer is None:
+            return 0
+        del self.answers[seq]
+        return weight(answer)
 
     @property
     def weight(self) -> int:
