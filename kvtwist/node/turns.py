@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
-from kvtwist.core.state.contents import Stored
+from kvtwist.core.state.records import Stored
 from kvtwist.storage.marks import Mark
 from kvtwist.storage.states import StoredState
 

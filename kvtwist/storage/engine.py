@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class Kind(Enum):
@@ -63,7 +63,7 @@ class NotCached:
     """`Engine.get_cached` does not know."""
 
 
-NOT_CACHED = NotCached()
+NOT_CACHED: Final = NotCached()
 
 
 class View(Protocol):

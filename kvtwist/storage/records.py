@@ -15,12 +15,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from kvtwist.core.state.contents import Stored
 from kvtwist.core.state.fields import MalformedBytes, UnknownKind
 from kvtwist.core.state.ordered import Frozen, Ordered
-from kvtwist.core.state.records import decode_fields, encode_fields
+from kvtwist.core.state.records import Stored, decode_fields, encode_fields
 from kvtwist.errors import StoreDamaged
-from kvtwist.storage.engine import Batch, Engine, NotCached, View
+from kvtwist.storage.engine import NOT_CACHED, Batch, Engine, NotCached, View
 from kvtwist.storage.frames import opened, sealed
 from kvtwist.storage.layout import DUE, RECORD, generation_prefix
 
@@ -81,9 +80,10 @@ class StoredRecords:
         fresh = self._fresh.get(key)
         if fresh is not None:
             return fresh[0]
-        if key in self._fetched:
-            return self._fetched[key]
-        raise AssertionError(f"{key!r} was not asked for")
+        fetched = self._fetched.get(key, NOT_CACHED)
+        if isinstance(fetched, NotCached):
+            raise AssertionError(f"{key!r} was not asked for")
+        return fetched
 
     def put(self, key: bytes, value: Stored) -> Stored | None:
         """Put it there; what was there before."""
@@ -91,7 +91,7 @@ class StoredRecords:
         self._fresh[key] = value, write.number
         self._changed.append(key)
         place = self._prefix + key
-        write.batch.put(place, sealed(place, encode_fields(*value)))
+        write.batch.put(place, sealed(place, encode_fields(value)))
         if before is None:
             self._count += 1
         return before

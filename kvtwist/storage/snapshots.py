@@ -21,10 +21,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kvtwist.core.raft import Ready
-from kvtwist.core.state.contents import Contents, Stored
+from kvtwist.core.state.contents import Contents
 from kvtwist.core.state.contents import View as StateView
 from kvtwist.core.state.fields import MalformedBytes
-from kvtwist.core.state.records import Record, encode_record
+from kvtwist.core.state.records import Record, Stored, encode_record
 from kvtwist.core.state.sessions import Sessions
 from kvtwist.core.state.snapshot import Restore, Snapshot
 from kvtwist.errors import StoreDamaged

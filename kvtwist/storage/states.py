@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from kvtwist.core.state.answers import (
     NotWritten,
@@ -48,8 +48,8 @@ from kvtwist.storage.layout import (
 from kvtwist.storage.records import Cached, StoredDue, StoredRecords, Write
 
 _VERSION = 1
-_STATE = struct.Struct(">B7Q")
-_SESSION = struct.Struct(">BQQQ")
+_STATE: Final = struct.Struct(">B7Q")
+_SESSION: Final = struct.Struct(">BQQQ")
 FIRST_GENERATION = 1
 
 
@@ -158,26 +158,25 @@ class StoredState:
         saved = self._saved.pop(id, None)
         if saved is not None:
             self._write.batch.delete(self._session_key(id))
+            answers = answers_prefix(self._group, self.generation, id)
             for seq in saved:
-                self._write.batch.delete(self._answer_key(id, seq))
+                self._write.batch.delete(answers + seq.to_bytes(8, "big"))
 
     def _save(self, session: Session, seqs: set[int]) -> None:
         batch, saved = self._write.batch, self._saved.setdefault(session.id, set())
+        answers = answers_prefix(self._group, self.generation, session.id)
         _put_session(batch, self._session_key(session.id), session)
         for seq in [seq for seq in saved if seq < session.mark]:
             saved.discard(seq)
-            batch.delete(self._answer_key(session.id, seq))
+            batch.delete(answers + seq.to_bytes(8, "big"))
         for seq in sorted(seqs):
             answer = session.answers.get(seq)
             if answer is not None and seq not in saved:
                 saved.add(seq)
-                _put_answer(batch, self._answer_key(session.id, seq), answer)
+                _put_answer(batch, answers + seq.to_bytes(8, "big"), answer)
 
     def _session_key(self, id: int) -> bytes:
         return session_key(self._group, self.generation, id)
-
-    def _answer_key(self, id: int, seq: int) -> bytes:
-        return answer_key(self._group, self.generation, id, seq)
 
 
 def new_state(
@@ -238,9 +237,10 @@ def save_sessions(group: int, generation: int, sessions: Iterable[Session]) -> I
     """One batch for each of *sessions*, with its answers."""
     for session in sessions:
         batch = Batch()
+        answers = answers_prefix(group, generation, session.id)
         _put_session(batch, session_key(group, generation, session.id), session)
         for seq, answer in session.answers.items():
-            _put_answer(batch, answer_key(group, generation, session.id, seq), answer)
+            _put_answer(batch, answers + seq.to_bytes(8, "big"), answer)
         yield batch
 
 
@@ -263,10 +263,9 @@ def session_key(group: int, generation: int, id: int) -> bytes:
     return generation_prefix(SESSION, group, generation) + id.to_bytes(8, "big")
 
 
-def answer_key(group: int, generation: int, id: int, seq: int) -> bytes:
-    """Where an answer stands that a session keeps."""
-    prefix = generation_prefix(ANSWER, group, generation)
-    return prefix + id.to_bytes(8, "big") + seq.to_bytes(8, "big")
+def answers_prefix(group: int, generation: int, id: int) -> bytes:
+    """Where the answers stand that a session keeps: the seq of each follows, in eight bytes."""
+    return generation_prefix(ANSWER, group, generation) + id.to_bytes(8, "big")
 
 
 def _put_session(batch: Batch, key: bytes, session: Session) -> None:

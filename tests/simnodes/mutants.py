@@ -280,9 +280,7 @@ def generation_unchecked(patch: Patch) -> None:
 
     def made(before: Any) -> Any:
         def carry_out(self: StateMachine, index: int, command: Any) -> Any:
-            if isinstance(command, LonePut):
-                command = command._replace(generation=self.generation)
-            elif isinstance(command, Write | OpenSession):
+            if isinstance(command, LonePut | Write | OpenSession):
                 command = replace(command, generation=self.generation)
             return before(self, index, command)
 

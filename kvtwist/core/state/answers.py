@@ -41,14 +41,17 @@ from kvtwist.core.state.outcomes import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Written:
     """The write took place.
 
     :ivar results: one for each operation.
     """
 
-    results: tuple[Result, ...]
+    results: Final[tuple[Result, ...]]
+
+    def __init__(self, results: tuple[Result, ...]) -> None:
+        self.results = results
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from struct import Struct
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from kvtwist.core.state.fields import (
     KIND,
@@ -128,23 +128,43 @@ class SetGeneration:
     following: int
 
 
-class LonePut(NamedTuple):
+@dataclass(slots=True, unsafe_hash=True)
+class LonePut:
     """A `Write` of one unconditional `Put` and nothing else: nearly all that is written.
 
-    It says the same, and does the same, at a fraction of the cost. (A named tuple, since one is
-    made for each.)
+    It says the same, and does the same, at a fraction of the cost.
 
     :ivar key: as it is stored: `kvtwist.core.state.contents.stored_key`.
     """
 
-    stamp_ms: int
-    generation: int
-    session: int
-    seq: int
-    lowest_unanswered: int
-    key: bytes
-    value: bytes
-    ttl_ms: int
+    stamp_ms: Final[int]
+    generation: Final[int]
+    session: Final[int]
+    seq: Final[int]
+    lowest_unanswered: Final[int]
+    key: Final[bytes]
+    value: Final[bytes]
+    ttl_ms: Final[int]
+
+    def __init__(
+        self,
+        stamp_ms: int,
+        generation: int,
+        session: int,
+        seq: int,
+        lowest_unanswered: int,
+        key: bytes,
+        value: bytes,
+        ttl_ms: int,
+    ) -> None:
+        self.stamp_ms = stamp_ms
+        self.generation = generation
+        self.session = session
+        self.seq = seq
+        self.lowest_unanswered = lowest_unanswered
+        self.key = key
+        self.value = value
+        self.ttl_ms = ttl_ms
 
 
 Command: TypeAlias = Write | OpenSession | CloseSession | Expire | Advance | SetGeneration

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol
 
 from kvtwist.core.state.ordered import Ordered
-from kvtwist.core.state.records import NEVER, REVISION_MAX, Record
+from kvtwist.core.state.records import NEVER, REVISION_MAX, Record, Stored
 from kvtwist.core.state.sessions import Session, Sessions
 
 KEYSPACE_BYTES: Final = 4
-
-Stored: TypeAlias = tuple[bytes, int, int, int, int, int]
-"""A record as it is kept: the fields of a `Record` in a plain tuple.
-
-The garbage collector lets go of plain tuples that hold no containers, but not of their subclasses:
-with 500,000 records, a full collection takes 1 ms instead of 340.
-"""
 
 
 def stored_key(keyspace: int, key: bytes) -> bytes:

@@ -122,6 +122,8 @@ class StateMachine:
         contents.applied_index = index
         if command.stamp_ms > contents.log_time_ms:
             contents.log_time_ms = command.stamp_ms
+        if isinstance(command, LonePut):
+            return self._put_alone(command)  # nearly all are
         return _APPLY[type(command)](self, command)
 
     def skip(self, index: int) -> None:
@@ -316,8 +318,7 @@ class StateMachine:
         return self.snapshot().digest()
 
 
-_APPLY: Mapping[type[Command | LonePut], Callable[[StateMachine, Any], Answer]] = {
-    LonePut: StateMachine._put_alone,
+_APPLY: Mapping[type[Command], Callable[[StateMachine, Any], Answer]] = {
     Write: StateMachine._write,
     OpenSession: StateMachine._open,
     CloseSession: StateMachine._close,

@@ -25,14 +25,17 @@ from typing import Final, TypeAlias, TypeVar
 from kvtwist.core.state.fields import MalformedBytes, Reader, UnknownKind, checked_value, pack
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Changed:
     """The change was made.
 
     :ivar version: its version: the key's, unless the key is gone.
     """
 
-    version: int
+    version: Final[int]
+
+    def __init__(self, version: int) -> None:
+        self.version = version
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ Codec = tuple[Callable[[Any], bytes], Callable[[bytes], Any]]
 COMMAND: Codec = (encode, decode)
 ANSWER: Codec = (encode_answer, decode_answer)
 RECORD: Codec = (encode_record, decode_record)
-FIELDS: Codec = (lambda record: encode_fields(*record), decode_fields)
+FIELDS: Codec = (encode_fields, decode_fields)
 """The same of a record's fields, as they are in a store."""
 
 records = st.builds(
@@ -195,12 +195,12 @@ class EncodingTests(SynchronousTestCase):
         """Else what comes out of a store could be something that never went in."""
         self.assert_survives_damage(RECORD, record, change)
         self.assert_survives_damage(FIELDS, record, change)
-        self.assertEqual(encode_fields(*record), encode_record(record))
+        self.assertEqual(encode_fields(record), encode_record(record))
 
     def test_fields_that_no_record_has(self) -> None:
         """Else a damaged record is served (S3): whichever way it is read."""
         for version, created in ((0, 0), (1, 0), (1, 2), (1 << 63, 1)):
-            data = encode_fields(b"v", version, created, 0, 0, 0)
+            data = encode_fields((b"v", version, created, 0, 0, 0))
             for read in (decode_record, decode_fields):
                 self.assertRaises(MalformedBytes, read, data)
 
