@@ -29,7 +29,7 @@ COMPILED = {
     "raft reads replication sense settings state",
     "core/state": "answers commands contents fields logtime machine operations ordered outcomes "
     "records sessions snapshot",
-    "storage": "engine frames layout logs records states store",
+    "storage": "engine frames layout logs recent records states store",
     "wire": "applied boxes codec deadlines frequent intake limits once outbox raft "
     "seldom sending turn work",
     "node": "budget compaction durable expiry followers installing kept leaders leadership "

@@ -20,8 +20,8 @@ MODULES = {
     "pitfalls pitfalls_of_groups progress quiescence quorum sense settings sparing "
     "stalled_disk",
     "core.state": "lone_put ordered",
-    "storage": "backup bitflips check crashes frames logs marks memory rocks snapshots states "
-    "store worker",
+    "storage": "backup bitflips check crashes frames logs marks memory recent rocks snapshots "
+    "states store worker",
     "wire": "applied arguments boxes codec commands connection deadlines descriptions failures "
     "flow fragments frequent greeting large link once outbox raft short_way straight tell turn "
     "unsent values",

@@ -12,7 +12,7 @@ from kvtwist.core.topology import Settings
 from kvtwist.node.replicas import Replicas
 from kvtwist.service import Node
 from tests.cluster import SimulatedCluster
-from tests.storage.simulated import Platter, opener
+from tests.storage.simulated import Platter, forget, opener
 
 PARTITIONS = 4
 
@@ -28,6 +28,12 @@ class DurableCluster(SimulatedCluster):
     def start_node(self, number: int, **changes: Any) -> Node:
         self.open_storage = opener(self.platters[number])
         return super().start_node(number, **changes)
+
+    def go_cold(self, number: int) -> None:
+        """Have a node read each record from its disk."""
+        self.platters[number].is_cold = True
+        for replica in replicas_of(self.nodes[number]).all().values():
+            forget(replica._state.records)
 
     def crash(self, number: int, kept: int = 0) -> None:
         """Kill a node; of what was not synced its disk keeps the first *kept* batches."""
@@ -66,7 +72,11 @@ class DurableCase(SynchronousTestCase):
         self.cluster.run(2.0)
 
     def replicas(self, number: int = 1) -> Replicas:
-        partitions = self.cluster.nodes[number]._partitions
-        replicas = partitions._replicas  # type: ignore[attr-defined]
-        assert isinstance(replicas, Replicas)
-        return replicas
+        return replicas_of(self.cluster.nodes[number])
+
+
+def replicas_of(node: Node) -> Replicas:
+    """All that it has."""
+    replicas = node._partitions._replicas  # type: ignore[attr-defined]
+    assert isinstance(replicas, Replicas)
+    return replicas

@@ -17,6 +17,7 @@ from kvtwist.storage import logs
 from kvtwist.storage.directory import DataDirectory
 from kvtwist.storage.engine import Batch
 from kvtwist.storage.layout import BASE, group_key
+from kvtwist.storage.recent import bytes_of_group
 from kvtwist.storage.snapshots import remove_orphans
 from kvtwist.storage.states import StoredState, load_state, new_state, remove_group
 
@@ -42,6 +43,7 @@ class Loading:
         self._groups: Mapping[int, Group] = {}
         self._loaded: dict[int, Restored | None] = {}
         self._made: Counter[int] = Counter()
+        self._recent_bytes_max = 0
 
     def load(self, groups: Mapping[int, Group]) -> list[int]:
         """Load the logs of those of *groups* that this node has a replica of, or begin them.
@@ -52,6 +54,7 @@ class Loading:
         """
         self._groups = groups
         held = [group for group, each in groups.items() if each.replica_of(self._name)]
+        self._recent_bytes_max = bytes_of_group(len(held))
         self._remove_restored(held)
         loaded = {group: self._load(group) for group in held}
         self._begin([group for group, restored in loaded.items() if restored is None])
@@ -63,7 +66,8 @@ class Loading:
     def replica(self, group: Group) -> tuple[Raft, StoredState]:
         """What makes this node's replica of *group*: its core, and its state."""
         engine = self._directory.engine
-        state = load_state(group.id, engine, engine.get_cached) or self._new_state(group.id)
+        state = load_state(group.id, engine, engine.get_cached, self._recent_bytes_max)
+        state = state or self._new_state(group.id)
         restored = self._loaded.pop(group.id, None) or self._load(group.id)
         me = group.replica_of(self._name)
         assert restored is not None and me is not None
@@ -84,7 +88,8 @@ class Loading:
 
     def _new_state(self, group: int) -> StoredState:
         engine = self._directory.engine
-        return new_state(group, engine, engine.get_cached, FIRST_GENERATION, revision=0)
+        cached, bytes_max = engine.get_cached, self._recent_bytes_max
+        return new_state(group, engine, cached, FIRST_GENERATION, 0, bytes_max)
 
     def _begin(self, groups: Sequence[int]) -> None:
         batch = remove_orphans(self._directory.engine)

@@ -390,9 +390,11 @@ class Replica:
 
     def fetch(self, engine: Engine, needed: Needed) -> Found:
         """Read what is needed; on a thread."""
+        records = self._state.records
         if needed.is_state:
-            return load_state(self.group, engine, engine.get_cached)
-        return self._state.records.fetch(engine, needed.keys)
+            recent_bytes_max = records.recent_bytes_max
+            return load_state(self.group, engine, engine.get_cached, recent_bytes_max)
+        return records.fetch(engine, needed.keys)
 
     def have_fetched(self, found: Found) -> None:
         """It was read: `apply` may go on."""

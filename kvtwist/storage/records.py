@@ -1,8 +1,13 @@
 """A partition's records on an engine, for a state machine that cannot wait for one.
 
 What the machine changes goes into a batch, and stays at hand (*fresh*) until that batch is
-committed. What it reads is fresh, or was fetched for it, or is in the engine's own memory; whoever
-drives it has to `fetch` first what is `missing`, on a thread.
+committed. What it reads is fresh, or was fetched for it, or was used not long ago
+(`kvtwist.storage.recent`), or is in the engine's own memory; whoever drives it has to `fetch` first
+what is `missing`, on a thread.
+
+Nobody else changes these records. What takes the place of all of them (a snapshot that is
+installed, a store that was opened again) is read by a new object. So what this one has in memory is
+what the engine has, but for what is fresh, which is looked at first.
 
 In this order, for each row of entries: ask what is `missing` of the keys that they need; have that
 read by `fetch`, hand it to `have_fetched`, and ask again, until nothing is missing; carry the
@@ -12,7 +17,7 @@ entries out; take the batch and commit it; when that is done, `committed`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from kvtwist.core.state.fields import MalformedBytes, UnknownKind
@@ -22,6 +27,7 @@ from kvtwist.errors import StoreDamaged
 from kvtwist.storage.engine import NOT_CACHED, Batch, Engine, NotCached, View
 from kvtwist.storage.frames import opened, sealed
 from kvtwist.storage.layout import DUE, RECORD, generation_prefix
+from kvtwist.storage.recent import Recent
 
 Cached = Callable[[bytes], bytes | NotCached | None]
 """`kvtwist.storage.engine.Engine.get_cached`."""
@@ -54,10 +60,18 @@ class StoredRecords:
 
     :param view: where `items` and `freeze` read; they wait for the disk.
     :param count: how many records there are.
+    :param recent_bytes_max: how much of them is kept in memory.
     """
 
     def __init__(
-        self, write: Write, cached: Cached, view: View, group: int, generation: int, count: int
+        self,
+        write: Write,
+        cached: Cached,
+        view: View,
+        group: int,
+        generation: int,
+        count: int,
+        recent_bytes_max: int,
     ) -> None:
         self._write = write
         self._cached = cached
@@ -67,11 +81,17 @@ class StoredRecords:
         self._count = count
         self._fresh: dict[bytes, _Fresh] = {}
         self._fetched: dict[bytes, Stored | None] = {}
+        self._recent = Recent(recent_bytes_max)
         self._changed: list[bytes] = []
         self._written: deque[tuple[int, list[bytes]]] = deque()
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def recent_bytes_max(self) -> int:
+        """How much of the records is kept in memory."""
+        return self._recent.bytes_max
 
     # -- for the state machine ----------------------------------------------------------------
 
@@ -132,20 +152,24 @@ class StoredRecords:
 
     # -- for whoever drives it ----------------------------------------------------------------
 
-    def missing(self, keys: Iterable[bytes]) -> list[bytes]:
+    def missing(self, keys: list[bytes]) -> list[bytes]:
         """Those of *keys* that have to be fetched before they are looked at.
 
-        What the engine has in memory is taken from it now: it may drop it at any time.
+        What is in memory, here or in the engine, is taken from there now: it may go at any time.
         """
         missing: list[bytes] = []
         for key in keys:
             if key in self._fresh or key in self._fetched:
                 continue
-            frame = self._cached(self._prefix + key)
-            if isinstance(frame, NotCached):
-                missing.append(key)
-            else:
-                self._fetched[key] = self._read(key, frame)
+            stored = self._recent.find(key)
+            if isinstance(stored, NotCached):
+                frame = self._cached(self._prefix + key)
+                if isinstance(frame, NotCached):
+                    missing.append(key)
+                    continue
+                stored = self._read(key, frame)
+                self._recent.put(key, stored)
+            self._fetched[key] = stored
         return missing
 
     def fetch(self, engine: Engine, keys: Sequence[bytes]) -> dict[bytes, Stored | None]:
@@ -183,6 +207,7 @@ class StoredRecords:
                 fresh = self._fresh.get(key)
                 if fresh is not None and fresh[1] <= number:
                     del self._fresh[key]
+                    self._recent.put(key, fresh[0])
                     # What was fetched before it was changed is out of date.
                     self._fetched.pop(key, None)
 

@@ -45,6 +45,7 @@ from kvtwist.storage.layout import (
     group_key,
     group_of,
 )
+from kvtwist.storage.recent import GROUP_BYTES_MAX
 from kvtwist.storage.records import Cached, StoredDue, StoredRecords, Write
 
 _VERSION = 1
@@ -180,26 +181,35 @@ class StoredState:
 
 
 def new_state(
-    group: int, view: View, cached: Cached, partition_generation: int, revision: int
+    group: int,
+    view: View,
+    cached: Cached,
+    partition_generation: int,
+    revision: int,
+    recent_bytes_max: int = GROUP_BYTES_MAX,
 ) -> StoredState:
     """The state of a group that has none yet."""
     write = Write()
-    records = StoredRecords(write, cached, view, group, FIRST_GENERATION, 0)
+    records = StoredRecords(write, cached, view, group, FIRST_GENERATION, 0, recent_bytes_max)
     due = StoredDue(write, view, group, FIRST_GENERATION)
     contents = Contents(partition_generation, revision, records, due)
     return StoredState(group, FIRST_GENERATION, contents, records, write)
 
 
-def load_state(group: int, view: View, cached: Cached) -> StoredState | None:
+def load_state(
+    group: int, view: View, cached: Cached, recent_bytes_max: int = GROUP_BYTES_MAX
+) -> StoredState | None:
     """The state of a group as the store has it; ``None``: it has none.
 
+    :param recent_bytes_max: how much of its records is kept in memory.
     :raises StoreDamaged: when it cannot be read as what was written.
     """
     header = load_header(group, view)
     if header is None:
         return None
     write, generation = Write(), header.generation
-    records = StoredRecords(write, cached, view, group, generation, header.key_count)
+    count = header.key_count
+    records = StoredRecords(write, cached, view, group, generation, count, recent_bytes_max)
     due = StoredDue(write, view, group, generation)
     contents = Contents(header.partition_generation, header.revision, records, due)
     contents.applied_index = header.applied_index

@@ -81,7 +81,7 @@ class OperationTests(DurableCase):
 
     def test_what_is_not_in_memory(self) -> None:
         """Data may be larger than memory: records are fetched when they are needed."""
-        self.cluster.platters[1].is_cold = True
+        self.cluster.go_cold(1)
         for number in range(10):
             self.put(f"key-{number}", "1")
             version = self.result(self.client.get(f"key-{number}")).version
@@ -310,7 +310,8 @@ class DiskTests(DurableCase):
         self.put("k", "1")
         self.cluster.run(1.0)
         platter = self.cluster.platters[1]
-        platter.is_cold, platter.trouble = True, DiskFull("the disk is full")
+        self.cluster.go_cold(1)
+        platter.trouble = DiskFull("the disk is full")
         self.outcome(self.client.put("other", "2"))
         platter.read_trouble = RuntimeError("closed")
         self.outcome(self.client.get("k"))

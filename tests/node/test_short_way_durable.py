@@ -122,7 +122,8 @@ class SameAnswersTests(SynchronousTestCase):
         heard = []
         for is_short in (True, False):
             with asked(is_short=is_short) as node:
-                node.cluster.platters[1].is_cold = is_cold
+                if is_cold:
+                    node.cluster.go_cold(1)
                 node.say(request(b"0", b"a", None))
                 boxes = node.heard()
                 for turn in said:

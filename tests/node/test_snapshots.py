@@ -16,7 +16,7 @@ from kvtwist.core.raft.messages import AppendRequest, Heartbeat, InstallSnapshot
 from kvtwist.core.state.answers import SessionOpened, Written
 from kvtwist.core.state.commands import OpenSession, Write, encode
 from kvtwist.core.state.contents import stored_key
-from kvtwist.core.state.operations import Increment, Put
+from kvtwist.core.state.operations import Delete, Increment, Put
 from kvtwist.errors import (
     DiskFull,
     KvtwistError,
@@ -37,11 +37,16 @@ from kvtwist.storage.snapshots import outgoing as snapshot_of
 from kvtwist.storage.store import Condition
 from kvtwist.wire import commands
 from tests.node.groups import GENERATION, Group, Line, generations
+from tests.storage.simulated import forget
 
 ENTRIES_MAX = 20
 GROUP = 2
 SEEDS = int(os.environ.get("SEEDS", "4"))
 FIRST_SEED = int(os.environ.get("FIRST_SEED", "0"))
+
+
+def _delete(key: bytes, stamp_ms: int) -> Write:
+    return Write(stamp_ms, GENERATION, 0, 0, 0, (Delete(key),))
 
 
 class SnapshotCase(SynchronousTestCase):
@@ -123,6 +128,32 @@ class BackTests(SnapshotCase):
         self.group.start(2)
         self.group.run(3.0)
         self.assertEqual(self.group.get(3, b"after"), b"2")
+
+    def test_what_it_had_in_memory(self) -> None:
+        """R13: a follower that was cut off has records in memory. They go with the state that they
+        are of: when it leads, it shows what is in the snapshot."""
+        keys = [b"changed", b"removed", b"written again"]
+        self.group.put(*[(key, b"before") for key in keys])
+        self.group.run(0.5)
+        records = self.group.replica(3)._state.records
+        self.assertEqual(records.missing([stored_key(0, key) for key in keys]), [])
+        records.forget_fetched()
+        self.group.cuts |= {(3, other) for other in (1, 2)} | {(other, 3) for other in (1, 2)}
+        self.group.run(3.0)
+        for key in keys[1:]:
+            self.group.propose(partial(_delete, key))
+        self.group.put((b"changed", b"after"), (b"written again", b"after"))
+        self.write(60)
+        self.group.cuts.clear()
+        self.group.run(3.0)
+        self.assertGreater(len(self.group.pieces(to=3)), 1)
+        self.assertIsNot(self.group.replica(3)._state.records, records)
+        self.assertTrue(self.group.replica(self.group.leader()).hand_over(3))
+        self.group.run(1.0)
+        self.assertEqual(self.group.leader(), 3)
+        self.assertEqual([self.group.get(3, key) for key in keys], [b"after", None, b"after"])
+        self.group.put(*[(key, b"last") for key in keys])
+        self.assert_same(1, 2, 3)
 
     def test_writes_go_on(self) -> None:
         """What is written while the snapshot is under way follows it; one snapshot is enough."""
@@ -648,7 +679,7 @@ class BoundTests(SnapshotCase):
         transfer = self.offer()
         for number, piece in enumerate(self.stream[:-1]):
             self.piece(transfer, number, piece, False)
-        self.group.platters[3].is_cold = True
+        self.go_cold()
         reader: Any = self.node.store._reader
         reader._seconds = 0.5
         ended = self.begin_piece(transfer)
@@ -665,6 +696,11 @@ class BoundTests(SnapshotCase):
         self.assertEqual(sum(key.endswith(b"other-%d" % (self.index + 1)) for key in keys), 1)
         self.assertEqual(sum(b"other" in key for key in keys), 3)
         self.assertEqual(replica.key_count, len(keys))
+
+    def go_cold(self) -> None:
+        """Have the node read each record from its disk."""
+        self.group.platters[3].is_cold = True
+        forget(self.group.replica(3)._state.records)
 
     def begin_last(self, transfer: int) -> list[Any]:
         """All pieces but the last one, which is begun; what comes of it."""
@@ -686,7 +722,7 @@ class BoundTests(SnapshotCase):
         self.append(3)
         self.group.run(0.1)
         replica, reader = self.group.replica(3), DeferredReader(stored_key(0, b"before"))
-        self.group.platters[3].is_cold = True
+        self.go_cold()
         slow: Any = self.node.store._reader
         transfer = self.offer()
         for number, piece in enumerate(self.stream[:-1]):

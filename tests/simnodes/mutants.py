@@ -26,10 +26,12 @@ from kvtwist.node.kept import Kept
 from kvtwist.node.post import Post
 from kvtwist.node.proposals import Proposals
 from kvtwist.node.reads import Reads
+from kvtwist.node.replica import Replica
 from kvtwist.node.replicas import Replicas
 from kvtwist.node.router import Router
 from kvtwist.storage import logs
 from kvtwist.storage.engine import Batch
+from kvtwist.storage.recent import Recent
 from kvtwist.storage.records import StoredRecords
 from kvtwist.storage.states import StoredState
 from kvtwist.storage.store import Store
@@ -210,6 +212,35 @@ def fetched_is_never_out_of_date(patch: Patch) -> None:
         return committed
 
     patch.replace(StoredRecords, "committed", made)
+
+
+@mutant
+def recent_is_never_out_of_date(patch: Patch) -> None:
+    """A record that is kept in memory stays there as it was, when it is written again."""
+
+    def made(before: Any) -> Any:
+        def put(self: Recent, key: bytes, stored: Any) -> None:
+            if key not in self._newer and key not in self._older:
+                before(self, key, stored)
+
+        return put
+
+    patch.replace(Recent, "put", made)
+
+
+@mutant
+def recent_outlives_a_snapshot(patch: Patch) -> None:
+    """Records that are kept in memory stay there, when a snapshot takes their place (R13)."""
+
+    def made(before: Any) -> Any:
+        def have_fetched(self: Replica, found: Any) -> None:
+            recent = self._state.records._recent
+            before(self, found)
+            self._state.records._recent = recent
+
+        return have_fetched
+
+    patch.replace(Replica, "have_fetched", made)
 
 
 @mutant

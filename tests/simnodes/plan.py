@@ -86,6 +86,7 @@ class Plan:
     :ivar keys: how many there are.
     :ivar counters: how many more, that are counted up and down.
     :ivar value_bytes: of the longest values.
+    :ivar recent_bytes: of the records of a group that a node keeps in memory.
     """
 
     seed: int
@@ -113,6 +114,7 @@ class Plan:
     keys: int = 6
     counters: int = 2
     value_bytes: int = 100
+    recent_bytes: int = 2000
 
 
 def draw(seed: int) -> Plan:
@@ -155,4 +157,5 @@ def draw(seed: int) -> Plan:
         keys=random.choice((2, 4, 8)),
         counters=random.choice((1, 1, 2)),
         value_bytes=random.choice((20, 20, 300, 3000)),
+        recent_bytes=random.choice((0, 2000, 1 << 20)),
     )

@@ -11,6 +11,7 @@ from twisted.internet.defer import DebugInfo
 
 from kvtwist.client import sessions
 from kvtwist.node import arrivals, compaction, loading, outgoing
+from kvtwist.storage import recent
 from tests.sim.mutants.planting import Patch, instead
 from tests.simnodes.plan import Plan
 
@@ -27,6 +28,7 @@ def lowered(plan: Plan) -> Iterator[None]:
         patch.replace(arrivals, "BATCH_BYTES", instead(plan.snapshot_piece_bytes))
         patch.replace(arrivals, "SILENT_SECONDS_MAX", instead(2.0))
         patch.replace(sessions, "IDLE_MS", instead(plan.session_idle_ms))
+        patch.replace(recent, "GROUP_BYTES_MAX", instead(plan.recent_bytes))
         settings = replace(loading.SETTINGS, quiesce_after_ticks=plan.quiesce_ticks)
         patch.replace(loading, "SETTINGS", instead(settings))
         yield

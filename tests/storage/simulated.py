@@ -17,6 +17,8 @@ from kvtwist.storage.directory import DataDirectory
 from kvtwist.storage.engine import NOT_CACHED, Batch, NotCached, View
 from kvtwist.storage.memory import MemoryEngine
 from kvtwist.storage.opening import Storage
+from kvtwist.storage.recent import Recent
+from kvtwist.storage.records import StoredRecords
 from kvtwist.storage.store import Store
 
 SYNC_SECONDS = 0.002
@@ -52,6 +54,12 @@ class Platter:
     def cleanup(self) -> None:
         """Remove the directory that the marks are in."""
         self._temporary.cleanup()
+
+
+def forget(records: StoredRecords) -> None:
+    """Have nothing in memory of a partition's records, now and from now on, but what is fresh: the
+    engine is asked each time."""
+    records._recent = Recent(0)
 
 
 class SimulatedEngine(MemoryEngine):

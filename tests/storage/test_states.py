@@ -27,6 +27,7 @@ from kvtwist.errors import StoreDamaged
 from kvtwist.storage.engine import NOT_CACHED, Batch, NotCached
 from kvtwist.storage.layout import ANSWER, RECORD, STATE, generation_range, group_key
 from kvtwist.storage.memory import MemoryEngine
+from kvtwist.storage.recent import GROUP_BYTES_MAX, OVERHEAD_BYTES, RECORD_BYTES_MAX
 from kvtwist.storage.states import StoredState, load_state, new_state, remove_generation
 from tests.wire.properties import examples
 
@@ -75,14 +76,18 @@ class Node:
     """A store and a state machine in it, driven as a node drives them.
 
     :param forgetful: whether the engine's memory has a key; else it has to be fetched.
+    :param recent_bytes_max: of records that are kept in memory before the engine is asked.
     """
 
-    def __init__(self, forgetful: Callable[[], bool]) -> None:
+    def __init__(
+        self, forgetful: Callable[[], bool], recent_bytes_max: int = GROUP_BYTES_MAX
+    ) -> None:
         self.engine = MemoryEngine()
         self.forgetful = forgetful
         self.under_way: list[tuple[Batch, int]] = []
         self.fetched = 0
-        self.state = new_state(GROUP, self.engine, self.cached, 1, 0)
+        self.recent_bytes_max = recent_bytes_max
+        self.state = new_state(GROUP, self.engine, self.cached, 1, 0, recent_bytes_max)
 
     def cached(self, key: bytes) -> bytes | NotCached | None:
         return NOT_CACHED if self.forgetful() else self.engine.get_cached(key)
@@ -117,8 +122,9 @@ class Node:
     def restart(self) -> int:
         """Lose what is not committed; how far the state has got."""
         self.under_way.clear()
-        self.state = load_state(GROUP, self.engine, self.cached) or new_state(
-            GROUP, self.engine, self.cached, 1, 0
+        bytes_max = self.recent_bytes_max
+        self.state = load_state(GROUP, self.engine, self.cached, bytes_max) or new_state(
+            GROUP, self.engine, self.cached, 1, 0, bytes_max
         )
         return self.state.machine.applied_index
 
@@ -152,9 +158,13 @@ def put(key: bytes, value: bytes, ttl_ms: int = 0) -> Write:
 
 class StoredStateTests(SynchronousTestCase):
     @examples(100)
-    @given(st.lists(_commands, min_size=10, max_size=30), st.randoms(use_true_random=False))
+    @given(
+        st.lists(_commands, min_size=10, max_size=30),
+        st.randoms(use_true_random=False),
+        st.sampled_from([0, 4 * OVERHEAD_BYTES, GROUP_BYTES_MAX]),
+    )
     def test_it_is_the_machine_in_memory(
-        self, commands: list[Command], chance: random.Random
+        self, commands: list[Command], chance: random.Random, recent_bytes_max: int
     ) -> None:
         """Whatever has to be fetched, however late the disk is, whenever the node crashes: the
         same answers, and the same state to the byte."""
@@ -163,7 +173,7 @@ class StoredStateTests(SynchronousTestCase):
         answers = [
             expected.apply(index, encode(command)) for index, command in enumerate(commands, 1)
         ]
-        node = Node(lambda: chance.random() < 0.5)
+        node = Node(lambda: chance.random() < 0.5, recent_bytes_max)
         index = 0
         while index < len(commands):
             is_last = chance.random() < 0.5
@@ -186,7 +196,7 @@ class StoredStateTests(SynchronousTestCase):
 
     def test_what_is_not_in_memory_is_fetched(self) -> None:
         """A partition may be larger than the node's memory."""
-        node = Node(lambda: True)
+        node = Node(lambda: True, recent_bytes_max=0)
         node.carry_out(1, put(b"a", b"1"))
         node.close()
         node.carry_out(2, Write(0, 1, 0, 0, 0, (Increment(b"a", 1),), (Condition(b"b", 0),)))
@@ -194,7 +204,7 @@ class StoredStateTests(SynchronousTestCase):
 
     def test_what_is_under_way_is_not_fetched(self) -> None:
         """The engine still has what was there before: a lost update."""
-        node = Node(lambda: True)
+        node = Node(lambda: True, recent_bytes_max=0)
         node.carry_out(1, put(b"a", b"1"))
         node.take()
         node.carry_out(2, Write(0, 1, 0, 0, 0, (Increment(b"a", 1),)))
@@ -207,7 +217,7 @@ class StoredStateTests(SynchronousTestCase):
     def test_what_was_fetched_is_forgotten_when_it_is_changed(self) -> None:
         """While more is waited for, a record may be fetched, changed and committed: what was
         fetched is out of date then, and whoever is shown it reads what was overwritten."""
-        node = Node(lambda: True)
+        node = Node(lambda: True, recent_bytes_max=0)
         node.carry_out(1, put(b"a", b"1"))
         node.close()
         node.carry_out(2, Write(0, 1, 0, 0, 0, (Increment(b"a", 1),)), is_last=False)
@@ -235,6 +245,102 @@ class StoredStateTests(SynchronousTestCase):
         node.engine.commit(batch, sync=False)
         left = [key for key, _ in node.engine.scan(b"", b"\xff")]
         self.assertEqual(left, [group_key(STATE, GROUP)])
+
+
+class RecentTests(SynchronousTestCase):
+    """What was changed or looked at is kept in memory: that must never show what is not there."""
+
+    def setUp(self) -> None:
+        self.node = Node(lambda: False)
+        self.index = 0
+
+    def apply(self, *commands: Command) -> None:
+        """Carry them out, and write what they have changed."""
+        for command in commands:
+            self.index += 1
+            self.node.carry_out(self.index, command)
+        self.node.close()
+
+    def read(self, key: bytes) -> tuple[bytes, int, int] | None:
+        """Value, version and created, as a reader is shown them."""
+        stored_key, records = bytes(4) + key, self.node.state.records
+        self.assertEqual(records.missing([stored_key]), [])
+        found = self.node.state.read(stored_key)
+        records.forget_fetched()
+        return None if found is None else (found.value, found.version, found.created)
+
+    def test_it_is_asked_before_the_engine(self) -> None:
+        """Each write needs the record before it, and an engine is slow to find it."""
+        asked: list[bytes] = []
+        self.node.engine.get_cached = asked.append  # type: ignore[assignment, method-assign]
+        self.apply(put(b"a", b"1"), put(b"a", b"2"))
+        self.read(b"a")
+        self.read(b"b")
+        self.read(b"b")
+        self.assertEqual([key[-1:] for key in asked], [b"a", b"b"])
+
+    def test_what_was_changed(self) -> None:
+        """Whoever reads is shown what was written last, not what was there at the last read."""
+        self.apply(put(b"a", b"1"))
+        self.read(b"a")
+        self.apply(put(b"a", b"2"))
+        self.assertEqual(self.read(b"a"), (b"2", 2, 1))
+
+    def test_what_was_not_there(self) -> None:
+        """A key that was missing can be written."""
+        self.assertIsNone(self.read(b"a"))
+        self.apply(put(b"a", b"1"))
+        self.assertEqual(self.read(b"a"), (b"1", 1, 1))
+
+    def test_what_was_removed(self) -> None:
+        """What was deleted stays deleted, and what is written again is made anew."""
+        self.apply(put(b"a", b"1"))
+        self.apply(Write(0, 1, 0, 0, 0, (Delete(b"a"),)))
+        self.assertIsNone(self.read(b"a"))
+        self.apply(put(b"a", b"2"))
+        self.assertEqual(self.read(b"a"), (b"2", 3, 3))
+        self.assertEqual(self.node.state.machine.key_count, 1)
+
+    def test_what_has_expired(self) -> None:
+        """It counts as gone when its time has come, and is gone when an entry has removed it."""
+        self.apply(put(b"a", b"1", ttl_ms=5))
+        self.assertEqual(self.read(b"a"), (b"1", 1, 1))
+        self.apply(Advance(5))
+        self.assertIsNone(self.read(b"a"))
+        self.apply(Expire(5, 5))
+        self.assertIsNone(self.read(b"a"))
+        self.assertEqual(self.node.state.machine.key_count, 0)
+        self.apply(put(b"a", b"2"))
+        self.assertEqual(self.read(b"a"), (b"2", 3, 3))
+
+    def test_while_the_disk_is_slow(self) -> None:
+        """Changes of which the engine has only the first are read all the same."""
+        for index, value in enumerate([b"1", b"2", b"3"], start=1):
+            self.node.carry_out(index, put(b"a", value))
+            self.node.take()
+            self.assertEqual(self.read(b"a"), (value, index, 1))
+        for _ in range(3):
+            self.node.commit()
+            self.assertEqual(self.read(b"a"), (b"3", 3, 1))
+
+    def test_a_value_that_is_too_large(self) -> None:
+        """It is not kept; nor is the one before it."""
+        large = bytes(RECORD_BYTES_MAX)
+        self.apply(put(b"a", b"1"))
+        self.apply(put(b"a", large))
+        self.assertEqual(self.read(b"a"), (large, 2, 1))
+        self.apply(put(b"a", b"3"))
+        self.assertEqual(self.read(b"a"), (b"3", 3, 1))
+
+    def test_what_was_never_written(self) -> None:
+        """S2: after a full disk the store is read anew, and what was in memory of the old state is
+        gone with it: it was never acknowledged, and may never have happened."""
+        self.apply(put(b"a", b"1"))
+        self.node.carry_out(2, put(b"a", b"2"))
+        self.node.take()
+        self.assertEqual(self.read(b"a"), (b"2", 2, 1))
+        self.assertEqual(self.node.restart(), 1)
+        self.assertEqual(self.read(b"a"), (b"1", 1, 1))
 
 
 class DamageTests(SynchronousTestCase):
