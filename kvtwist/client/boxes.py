@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.protocols import amp
@@ -19,7 +19,7 @@ from kvtwist.wire import commands
 from kvtwist.wire.codec import Values
 from kvtwist.wire.link import Link
 
-MANY_IN_FLIGHT = 64
+MANY_IN_FLIGHT: Final = 64
 """Boxes, or keys alone, of one call that are under way at once."""
 
 _Item = TypeVar("_Item")

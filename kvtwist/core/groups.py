@@ -14,13 +14,14 @@ when there are fewer than five, all when there are three or fewer; the others ar
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from kvtwist.core.raft.configuration import Configuration
 from kvtwist.core.topology import Topology
 
-META = 1
-FIRST_PARTITION_GROUP = 2
-FIRST_GENERATION = 1
+META: Final = 1
+FIRST_PARTITION_GROUP: Final = 2
+FIRST_GENERATION: Final = 1
 """Of a partition's membership."""
 
 

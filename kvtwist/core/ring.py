@@ -26,15 +26,16 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Final
 
 import mmh3
 
-RING_SIZE = 1 << 32
+RING_SIZE: Final = 1 << 32
 """How many positions the circle has."""
 
-TOKENS_PER_MEMBER_DEFAULT = 128
+TOKENS_PER_MEMBER_DEFAULT: Final = 128
 
-_BRACE = ord("{")
+_BRACE: Final = ord("{")
 """A number is looked for in bytes in a tenth of the time that it takes to look for bytes."""
 
 

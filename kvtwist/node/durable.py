@@ -8,7 +8,7 @@ was applied.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -38,9 +38,9 @@ from kvtwist.wire.connection import Arguments, Connection, Responder, Unanswered
 from kvtwist.wire.once import names_session, unpack_once
 from kvtwist.wire.turn import Turn
 
-LEAVING_SECONDS_MAX = 1.0
+LEAVING_SECONDS_MAX: Final = 1.0
 """How long a node that stops waits for others to lead what it led."""
-_LOOK_SECONDS = 0.02
+_LOOK_SECONDS: Final = 0.02
 
 
 class DurablePartitions:

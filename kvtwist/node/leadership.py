@@ -10,17 +10,17 @@ and down must not take its groups' leadership along (no flapping).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from kvtwist.core.groups import Group
 from kvtwist.node.replica import Replica
 
-LOOK_TICKS = 10
-STEADY_TICKS = 40
+LOOK_TICKS: Final = 10
+STEADY_TICKS: Final = 40
 """So long the owner must have been heard without a pause."""
-AT_ONCE_MAX = 8
+AT_ONCE_MAX: Final = 8
 """Groups handed over at one look."""
-PATIENCE_LOOKS_MAX = 128
+PATIENCE_LOOKS_MAX: Final = 128
 
 
 class Heard(Protocol):

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 from twisted.logger import Logger
 
@@ -33,15 +34,15 @@ from kvtwist.wire.limits import MEMBER_BOXES
 from kvtwist.wire.link import Link
 from kvtwist.wire.raft import read_messages, write_messages
 
-PULSE_TICKS = 2
-SILENT_TICKS = 10
+PULSE_TICKS: Final = 2
+SILENT_TICKS: Final = 10
 """An election timeout."""
-LARGE_BYTES = 64 << 10
+LARGE_BYTES: Final = 64 << 10
 """Appends with more go over the bulk link, so that no heartbeat waits for them."""
-ARRIVED_MAX = 4
+ARRIVED_MAX: Final = 4
 """Connections of one member that take large entries: two links, and what is left of those before
 them."""
-BULK_TICKS = 20
+BULK_TICKS: Final = 20
 """So long whatever else there is for that replica goes the same way: an append that overtakes
 another one is refused."""
 

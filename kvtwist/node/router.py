@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.task import deferLater
@@ -41,7 +41,7 @@ from kvtwist.wire.again import may_be_sent_again
 from kvtwist.wire.commands import REQUEST_TIMEOUT_MS, REQUEST_TIMEOUT_MS_MAX, WRITES
 from kvtwist.wire.connection import Arguments, Connection, Responder, Unanswered
 
-RETRY_DELAY_SECONDS = 0.02
+RETRY_DELAY_SECONDS: Final = 0.02
 
 
 class Router:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
@@ -28,7 +28,7 @@ from kvtwist.storage.engine import Batch, Engine, NotCached
 from kvtwist.storage.marks import Mark, Marks
 from kvtwist.storage.worker import Worker
 
-REOPEN_SECONDS = 1.0
+REOPEN_SECONDS: Final = 1.0
 """How long to wait between two attempts to go on after a full disk."""
 
 _Result = TypeVar("_Result")

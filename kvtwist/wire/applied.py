@@ -9,9 +9,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from itertools import starmap
+from typing import Final
 
-CLUSTER_ID_BYTES = 16
-_SEEN = struct.Struct(">HQ")
+CLUSTER_ID_BYTES: Final = 16
+_SEEN: Final = struct.Struct(">HQ")
 
 
 def pack_applied(cluster_id: bytes, indexes: Mapping[int, int]) -> bytes:

@@ -17,29 +17,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-KEY_BYTES_MAX = 255
-VALUE_BYTES_MAX = 65535
+KEY_BYTES_MAX: Final = 255
+VALUE_BYTES_MAX: Final = 65535
 
-ASK = b"_ask"
-COMMAND = b"_command"
-ANSWER = b"_answer"
-ERROR = b"_error"
-ERROR_CODE = b"_error_code"
-ERROR_DESCRIPTION = b"_error_description"
+ASK: Final = b"_ask"
+COMMAND: Final = b"_command"
+ANSWER: Final = b"_answer"
+ERROR: Final = b"_error"
+ERROR_CODE: Final = b"_error_code"
+ERROR_DESCRIPTION: Final = b"_error_description"
 
-_ENVELOPE = frozenset((ASK, COMMAND, ANSWER, ERROR, ERROR_CODE))
-_ENVELOPE_VALUE_BYTES_MAX = 255
+_ENVELOPE: Final = frozenset((ASK, COMMAND, ANSWER, ERROR, ERROR_CODE))
+_ENVELOPE_VALUE_BYTES_MAX: Final = 255
 
 Box: TypeAlias = dict[bytes, bytes]
 """One AMP box. A key that stands twice has its last value, as in stock AMP."""
 
 
-LARGE_BYTES = 1 << 20
+LARGE_BYTES: Final = 1 << 20
 """A longer box is large: it is handed over, and sent where that is possible, in parts."""
 
-BOX_BYTES = 512
+BOX_BYTES: Final = 512
 """What a box takes in memory besides its values, roughly: a stream of 64 KiB may have thousands."""
 
 

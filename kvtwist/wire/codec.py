@@ -11,7 +11,7 @@ In: a command's arguments or answer, as a dictionary. Out: the bytes of its box;
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from twisted.protocols import amp
 
@@ -32,11 +32,12 @@ Values: TypeAlias = dict[str, Any]
 _Write: TypeAlias = Callable[[list[Any], Any], None]
 _Read: TypeAlias = Callable[[bytes, Box], Any]
 
-_END = b"\0\0"
-_ASK_PREFIX = bytes((0, len(ASK))) + ASK
-_ANSWER_PREFIX = bytes((0, len(ANSWER))) + ANSWER
-_TRUE, _FALSE = b"True", b"False"
-_LARGE_PIECES = 48
+_END: Final = b"\0\0"
+_ASK_PREFIX: Final = bytes((0, len(ASK))) + ASK
+_ANSWER_PREFIX: Final = bytes((0, len(ANSWER))) + ANSWER
+_TRUE: Final = b"True"
+_FALSE: Final = b"False"
+_LARGE_PIECES: Final = 48
 """A box of fewer pieces is not large, or is made of pieces that have been copied anyway."""
 
 
@@ -286,7 +287,7 @@ def _any_reader(wire_name: bytes, argument: amp.Argument) -> _Read:
     return read
 
 
-_CODECS: dict[type[amp.Command], Codec] = {}
+_CODECS: Final[dict[type[amp.Command], Codec]] = {}
 
 
 def codec_of(command: type[amp.Command]) -> Codec:

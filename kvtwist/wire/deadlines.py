@@ -9,14 +9,14 @@ connection is bounded, and so is the work of a look.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 _log = Logger(namespace="kvtwist.wire")
 
-TICK_SECONDS = 0.05
+TICK_SECONDS: Final = 0.05
 """How much too late a time limit may be."""
 
 

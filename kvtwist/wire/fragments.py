@@ -19,6 +19,7 @@ does are no mistake of a request's but of the stream: a `FramingError`, and noth
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from kvtwist.wire.arguments import piece_name
 from kvtwist.wire.boxes import (
@@ -35,17 +36,19 @@ from kvtwist.wire.boxes import (
 )
 from kvtwist.wire.commands import Fragment
 
-FEATURE = "fragments"
+FEATURE: Final = "fragments"
 """What a peer that can join fragments says among the features of its greeting."""
-FRAGMENT_BYTES_MAX = LARGE_BYTES
+FRAGMENT_BYTES_MAX: Final = LARGE_BYTES
 """A box that is longer is cut; no fragment is longer, as a box."""
-PIECE_BYTES_MAX = 15 * VALUE_BYTES_MAX
+PIECE_BYTES_MAX: Final = 15 * VALUE_BYTES_MAX
 """How much of the cut box one fragment carries: full AMP values, and room for their names."""
 
-FRAGMENT = Fragment.commandName
-_NUMBER, _LAST, _PIECE = b"number", b"last", b"piece"
-_HEADER = pair(COMMAND, FRAGMENT)
-_END = b"\0\0"
+FRAGMENT: Final = Fragment.commandName
+_NUMBER: Final = b"number"
+_LAST: Final = b"last"
+_PIECE: Final = b"piece"
+_HEADER: Final = pair(COMMAND, FRAGMENT)
+_END: Final = b"\0\0"
 
 
 def cut(box: bytes | Parts, piece_bytes_max: int = PIECE_BYTES_MAX) -> Iterator[bytes]:

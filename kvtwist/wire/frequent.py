@@ -15,21 +15,21 @@ are those that stand in one pair: up to `kvtwist.wire.boxes.VALUE_BYTES_MAX`.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from kvtwist.wire.boxes import ANSWER, ASK, COMMAND
 from kvtwist.wire.commands import Get, Put
 from kvtwist.wire.once import ONCE_BYTES
 
-PAIRS_MAX = 6
+PAIRS_MAX: Final = 6
 """As many pairs has the longest of these boxes."""
-APPLIED_BYTES = 26
+APPLIED_BYTES: Final = 26
 """The length of ``applied`` (`kvtwist.wire.commands`)."""
 
-GET: bytes = Get.commandName
-PUT: bytes = Put.commandName
+GET: Final[bytes] = Get.commandName
+PUT: Final[bytes] = Put.commandName
 
-_DIGITS_MAX = 18
+_DIGITS_MAX: Final = 18
 """Decimal numbers of so many digits are in the bounds of `kvtwist.wire.arguments.Natural`."""
 
 Request: TypeAlias = tuple[bytes, bytes, "bytes | None", "bytes | None", bytes, int]
@@ -49,25 +49,33 @@ def _heads(name: bytes) -> list[bytes]:
     return [_name(name) + bytes((0, size)) for size in range(256)]
 
 
-ASK_HEADS, ANSWER_HEADS, _VERSION_HEADS = _heads(ASK), _heads(ANSWER), _heads(b"version")
-_GET = _name(COMMAND) + _name(GET) + _name(b"key")
-_PUT = _name(COMMAND) + _name(PUT) + _name(b"key")
-_VALUE = _name(b"value")
-_ONCE = _name(b"once") + bytes((0, ONCE_BYTES))
-_APPLIED = _name(b"applied") + bytes((0, APPLIED_BYTES))
-_END = b"\0\0"
+ASK_HEADS: Final = _heads(ASK)
+ANSWER_HEADS: Final = _heads(ANSWER)
+_VERSION_HEADS: Final = _heads(b"version")
+_GET: Final = _name(COMMAND) + _name(GET) + _name(b"key")
+_PUT: Final = _name(COMMAND) + _name(PUT) + _name(b"key")
+_VALUE: Final = _name(b"value")
+_ONCE: Final = _name(b"once") + bytes((0, ONCE_BYTES))
+_APPLIED: Final = _name(b"applied") + bytes((0, APPLIED_BYTES))
+_END: Final = b"\0\0"
 
 # A short value's length is below 256: its first byte, which is zero, is compared with the name.
-_ASK_SHORT, _ANSWER_SHORT = _name(ASK) + b"\0", _name(ANSWER) + b"\0"
-_VERSION_SHORT, _TIMEOUT_SHORT = _name(b"version") + b"\0", _name(b"timeout_ms") + b"\0"
+_ASK_SHORT: Final = _name(ASK) + b"\0"
+_ANSWER_SHORT: Final = _name(ANSWER) + b"\0"
+_VERSION_SHORT: Final = _name(b"version") + b"\0"
+_TIMEOUT_SHORT: Final = _name(b"timeout_ms") + b"\0"
 
 # From the start of a pair to the start of its value.
-_TO_ASK_TAG, _TO_ANSWER_TAG = len(_ASK_SHORT) + 1, len(_ANSWER_SHORT) + 1
-_TO_VERSION, _TO_TIMEOUT = len(_VERSION_SHORT) + 1, len(_TIMEOUT_SHORT) + 1
-_TO_KEY, _TO_VALUE, _TO_APPLIED = len(_GET) + 2, len(_VALUE) + 2, len(_APPLIED)
-_TO_ONCE = len(_ONCE)
+_TO_ASK_TAG: Final = len(_ASK_SHORT) + 1
+_TO_ANSWER_TAG: Final = len(_ANSWER_SHORT) + 1
+_TO_VERSION: Final = len(_VERSION_SHORT) + 1
+_TO_TIMEOUT: Final = len(_TIMEOUT_SHORT) + 1
+_TO_KEY: Final = len(_GET) + 2
+_TO_VALUE: Final = len(_VALUE) + 2
+_TO_APPLIED: Final = len(_APPLIED)
+_TO_ONCE: Final = len(_ONCE)
 assert len(_GET) == len(_PUT)
-_NAME_BYTES = len(GET)
+_NAME_BYTES: Final = len(GET)
 assert len(PUT) == _NAME_BYTES
 
 

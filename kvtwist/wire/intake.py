@@ -8,6 +8,7 @@ that is no AMP, or says nothing, ends the connection. What is held of all that i
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from kvtwist.wire.boxes import (
     ANSWER,
@@ -25,7 +26,7 @@ from kvtwist.wire.fragments import FRAGMENT, Joiner
 from kvtwist.wire.sending import CORKED_BYTES_MAX, Sending
 from kvtwist.wire.work import Work
 
-SENSELESS_BOXES_MAX = 100
+SENSELESS_BOXES_MAX: Final = 100
 """Boxes that are neither request nor answer, or a request to an end that only asks: passed over,
 or refused, up to so many on one connection."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from kvtwist.wire.boxes import BoxLimits
 
@@ -36,11 +37,11 @@ class ConnectionLimits:
     box_bytes_per_second_min: int = 1024
 
 
-DEFAULT_LIMITS = ConnectionLimits()
+DEFAULT_LIMITS: Final = ConnectionLimits()
 
-VALUE_BYTES_MAX_MAX = 256 << 20
+VALUE_BYTES_MAX_MAX: Final = 256 << 20
 """The longest value that any node may be set to take; clients read as much."""
 
-MEMBER_BOXES = BoxLimits.for_values_of(VALUE_BYTES_MAX_MAX)
+MEMBER_BOXES: Final = BoxLimits.for_values_of(VALUE_BYTES_MAX_MAX)
 """What a member takes from another one, whatever its own settings are: an entry that some leader
 has taken is in the log for ever, and who refuses it can never go on."""

@@ -6,12 +6,12 @@ The bytes of ``once`` (`kvtwist.wire.commands`), 32 of them: four numbers of eig
 from __future__ import annotations
 
 from struct import Struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from kvtwist.errors import MalformedRequest
 
-_ONCE = Struct(">QQQQ")
-ONCE_BYTES = _ONCE.size
+_ONCE: Final = Struct(">QQQQ")
+ONCE_BYTES: Final = _ONCE.size
 
 
 class Once(NamedTuple):

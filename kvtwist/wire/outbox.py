@@ -22,16 +22,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
+from typing import Final
 
 from kvtwist.wire.boxes import ASK, COMMAND, Parts
 from kvtwist.wire.fragments import FRAGMENT_BYTES_MAX, PIECE_BYTES_MAX, cut
 
-BURST_BYTES = 1 << 16
+BURST_BYTES: Final = 1 << 16
 """So many bytes of small boxes are handed over at once; Twisted's transports then have enough."""
 
-_ASK_KEY = bytes((0, len(ASK))) + ASK
-_COMMAND_KEY = bytes((0, len(COMMAND))) + COMMAND
-_HEAD_BYTES = 64
+_ASK_KEY: Final = bytes((0, len(ASK))) + ASK
+_COMMAND_KEY: Final = bytes((0, len(COMMAND))) + COMMAND
+_HEAD_BYTES: Final = 64
 """Where the tag of a request ends at the latest, if it is one of ours: it is a short number."""
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from twisted.logger import Logger
 
-INTERVAL_SECONDS = 1.0
+INTERVAL_SECONDS: Final = 1.0
 
 
 class Seldom:

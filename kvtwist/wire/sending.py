@@ -10,7 +10,7 @@ large ones; after `end` nothing leaves.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from kvtwist.wire.boxes import Parts
 from kvtwist.wire.fragments import FRAGMENT_BYTES_MAX
@@ -18,7 +18,7 @@ from kvtwist.wire.outbox import Outbox, tag_of_request
 from kvtwist.wire.straight import write_straight
 from kvtwist.wire.turn import Turn
 
-CORKED_BYTES_MAX = 1 << 16
+CORKED_BYTES_MAX: Final = 1 << 16
 """Answers are joined up to so many bytes; then they go to the transport, which says when it has
 enough."""
 
