@@ -242,8 +242,7 @@ class Replicas:
         sync = any(what.sync for _, what in written)
         if sync and not self._is_committing:
             self._is_committing, self._commit_tick = True, self._ticks
-        committed = self._store.write(batch, sync=sync, marks=marks)
-        self._store.flush()
+        committed = self._store.write(batch, sync=sync, marks=marks, at_once=True)
         committed.addCallbacks(
             lambda _: self._written(written, sync),
             self._not_written,

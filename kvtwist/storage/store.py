@@ -99,11 +99,20 @@ class Store:
     # -- writing ------------------------------------------------------------------------------
 
     def write(
-        self, batch: Batch, *, sync: bool = True, marks: Mapping[int, Mark] | None = None
+        self,
+        batch: Batch,
+        *,
+        sync: bool = True,
+        marks: Mapping[int, Mark] | None = None,
+        at_once: bool = False,
     ) -> Deferred[None]:
         """Have *batch* committed; fires when it is durable, or without *sync* when it is done.
 
+        The commit begins when the reactor's turn ends, with all that was asked for by then, or when
+        the one that is under way is done.
+
         :param marks: to be raised with it, durably, before it fires.
+        :param at_once: whether it need not wait for the turn's end.
 
         Fails with `DiskFull` or `StoreFailed`: nothing was done; or with `OutcomeUnknown`: the
         commit that it was in has failed.
@@ -116,7 +125,9 @@ class Store:
             self._gathered_marks.update(marks)
         done: Deferred[None] = Deferred()
         self._waiting.append(done)
-        if not self._committing and not self._flushing:
+        if at_once:
+            self._flush()
+        elif not self._committing and not self._flushing:
             self._flushing = True
             self._reactor.callLater(0, self._flush)  # what this turn still brings goes with it
         return done
@@ -125,11 +136,6 @@ class Store:
         if self.condition is Condition.FULL:
             return DiskFull(f"nothing can be written: {self.trouble}")
         return StoreFailed(f"nothing can be written: {self.trouble or 'the store is closed'}")
-
-    def flush(self) -> None:
-        """Begin a commit of what has been asked for, unless one is under way; else it is begun when
-        that is done, or when the reactor's turn ends."""
-        self._flush()
 
     def _flush(self) -> None:
         self._flushing = False
