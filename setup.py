@@ -30,11 +30,11 @@ COMPILED = {
     "core/state": "answers commands contents fields logtime machine operations ordered outcomes "
     "records sessions snapshot",
     "storage": "engine frames layout logs recent records states store",
-    "wire": "applied boxes codec deadlines frequent intake limits once outbox raft "
+    "wire": "applied boxes calls codec deadlines frequent intake limits once outbox raft "
     "seldom sending turn work",
     "node": "budget compaction durable expiry followers installing kept leaders leadership "
     "operations post proposals reads replica replicas results router turns waiting",
-    "client": "boxes results table",
+    "client": "boxes results sessions table",
 }
 """By folder. Classes of Twisted's cannot be built upon by what is compiled, nor can what is
 compiled be built upon by what is not: so the shells stay as they are."""

@@ -16,7 +16,7 @@ from kvtwist.client.sessions import Session, Sessions, Ticket
 from kvtwist.core.partition import Record
 from kvtwist.errors import KvtwistError
 from kvtwist.wire import commands
-from kvtwist.wire.calls import Call
+from kvtwist.wire.call import Call
 from kvtwist.wire.codec import Codec, Values, codec_of
 
 

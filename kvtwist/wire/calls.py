@@ -15,57 +15,14 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.protocols import amp
 
-from kvtwist.errors import KvtwistError, NoAnswer, NotSent, OutcomeUnknown, Overloaded
+from kvtwist.errors import NoAnswer, NotSent, OutcomeUnknown, Overloaded
 from kvtwist.wire.boxes import ERROR_CODE, ERROR_DESCRIPTION, Box, OversizedBox, Parts
-from kvtwist.wire.codec import Codec, Values, codec_of
+from kvtwist.wire.call import Call
+from kvtwist.wire.codec import codec_of
 from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.failures import read_failure
-from kvtwist.wire.frequent import read_answer
+from kvtwist.wire.frequent import ASK_HEADS, read_answer
 from kvtwist.wire.limits import ConnectionLimits
-
-
-class Call(Deferred[Any]):
-    """A call that waits for its answer, and the Deferred of whoever waits for it.
-
-    They are one object, since there is one for each request. What is to become of an answer or an
-    error is a method for the same reason: a subclass's is called without a callback to be added.
-
-    :param deadline: when its time is up, on the clock of the `Deadlines`.
-    :ivar is_frequent: whether `seen` takes answers that were read by `kvtwist.wire.frequent`.
-    """
-
-    is_frequent = False
-    calls: Calls | None = None
-    tag = b""
-    size_bytes = 0
-
-    def __init__(self, codec: Codec, deadline: float, timeout_seconds: float) -> None:
-        super().__init__(_cancelled)
-        self.codec = codec
-        self.deadline = deadline
-        self.timeout_seconds = timeout_seconds
-
-    def answered(self, answer: Values) -> None:
-        """The answer has come."""
-        self.callback(answer)
-
-    def seen(self, version: int, value: bytes | None) -> None:
-        """The answer has come, and says only this."""
-        raise NotImplementedError("only a frequent call is answered so")
-
-    def failed(self, error: KvtwistError) -> None:
-        """There will be no answer."""
-        self.errback(error)
-
-    def cancelled(self) -> None:
-        """Nobody waits for it any more."""
-        if self.calls is not None:
-            self.calls.forget(self)
-
-
-def _cancelled(call: Deferred[Any]) -> None:
-    assert isinstance(call, Call)
-    call.cancelled()
 
 
 class Calls:
@@ -105,17 +62,26 @@ class Calls:
         """
         codec = codec_of(command)
         call = Call(codec, self._deadlines.seconds() + timeout_seconds, timeout_seconds)
-        tag = self.new_tag()
+        tag = self._new_tag()
         data = codec.request(tag, arguments)
-        if not self.enter(call, tag, len(data)):
+        if not self._enter(call, tag, len(data)):
             raise self._overload(len(data))
         return data, call
 
-    def new_tag(self) -> bytes:
-        """The tag for another call."""
+    def begin_frequent(self, call: Call, body: bytes) -> bytes | None:
+        """The bytes to send for a frequent request; ``None`` if that would be too much in flight.
+
+        :param body: the request after its tag.
+        """
+        tag = self._new_tag()
+        if not self._enter(call, tag, len(body)):
+            return None
+        return ASK_HEADS[len(tag)] + tag + body
+
+    def _new_tag(self) -> bytes:
         return b"%x" % next(self._numbers)
 
-    def enter(self, call: Call, tag: bytes, size_bytes: int) -> bool:
+    def _enter(self, call: Call, tag: bytes, size_bytes: int) -> bool:
         """Wait for the answer to *call*; ``False`` if that would be too much in flight."""
         calls = self._calls
         if not calls:
@@ -166,8 +132,8 @@ class Calls:
 
     def take_frequent(self, stream: bytes, box_bytes_max: int) -> int:
         """Take in the frequent answers that *stream* begins with; where they end."""
-        read, calls, at = read_answer, self._calls, 0
-        while (answer := read(stream, at)) is not None and not self._is_closed:
+        calls, at = self._calls, 0
+        while (answer := read_answer(stream, at)) is not None and not self._is_closed:
             tag, version, value, end = answer
             call = calls.get(tag)
             if end - at > box_bytes_max or call is None or not call.is_frequent:

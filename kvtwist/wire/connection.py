@@ -40,7 +40,8 @@ from zope.interface import implementer
 from kvtwist.errors import NotSent, Overloaded
 from kvtwist.wire import frequent
 from kvtwist.wire.boxes import BoxLimits
-from kvtwist.wire.calls import Call, Calls
+from kvtwist.wire.call import Call
+from kvtwist.wire.calls import Calls
 from kvtwist.wire.codec import codec_of
 from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.greeting import Greeting
@@ -175,10 +176,10 @@ class Connection(Protocol):
         """
         if not self.connected or self._outbox.is_paused:
             return False
-        tag = self._calls.new_tag()
-        if not self._calls.enter(call, tag, len(body)):
+        data = self._calls.begin_frequent(call, body)
+        if data is None:
             return False
-        self._sending.write(frequent.ASK_HEADS[len(tag)] + tag + body)
+        self._sending.write(data)
         return True
 
     @property

@@ -29,7 +29,7 @@ class Once(NamedTuple):
     lowest_unanswered: int
 
 
-pack_once = _ONCE.pack
+pack_once: Final = _ONCE.pack
 """The bytes; the arguments are the fields of `Once`."""
 
 

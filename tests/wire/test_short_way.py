@@ -27,7 +27,7 @@ from kvtwist.wire.boxes import (
     BoxLimits,
     BoxReader,
 )
-from kvtwist.wire.calls import Call
+from kvtwist.wire.call import Call
 from kvtwist.wire.codec import codec_of
 from kvtwist.wire.commands import CompareAndSet, Get, Ping, Put
 from kvtwist.wire.connection import Arguments, Connection, responders

@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from kvtwist.wire.boxes import BoxReader
-from kvtwist.wire.calls import Call
+from kvtwist.wire.call import Call
 from kvtwist.wire.codec import codec_of
 from kvtwist.wire.commands import Get
 from kvtwist.wire.connection import Connection, responders

@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from kvtwist.errors import NoAnswer, NotSent
 from kvtwist.wire.boxes import ASK
-from kvtwist.wire.calls import Call
+from kvtwist.wire.call import Call
 from kvtwist.wire.codec import Values, codec_of
 from kvtwist.wire.commands import Get, Put
 from kvtwist.wire.connection import Connection
