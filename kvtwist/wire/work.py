@@ -145,7 +145,6 @@ class Work:
         self._deadlines = deadlines
         self._limits = limits
         self._sending = sending
-        self._write = sending.write
         self._done = done
         self._not_done = not_done
         # Dictionaries for their order: whatever is done to all of them is done in that.
@@ -167,7 +166,7 @@ class Work:
             codec, answer = self._respond(name, box)
             if isinstance(answer, dict):  # asked first: to ask for a Deferred asks an ABC
                 if tag is not None:
-                    self._write(codec.answer(tag, answer))
+                    self._sending.write(codec.answer(tag, answer))
                 return
             if not (codec.command.requiresAnswer and isinstance(answer, Deferred)):
                 raise TypeError(f"a responder returned {type(answer).__name__}")
@@ -188,10 +187,10 @@ class Work:
         One that is too much to be worked on beside the others is the ordinary way's business, and
         so is what comes when the transport has enough of the answers.
         """
-        sending, write, read, at = self._sending, self._write, frequent.read_request, 0
+        sending, at = self._sending, 0
         requests_max = self._limits.requests_in_flight_max
         bytes_max = self._limits.request_bytes_in_flight_max
-        while not sending.is_full and (request := read(stream, at)) is not None:
+        while not sending.is_full and (request := frequent.read_request(stream, at)) is not None:
             tag, key, value, once, _, end = request
             if end - at > box_bytes_max:
                 break
@@ -207,7 +206,7 @@ class Work:
                 if answer is None:
                     break
                 if isinstance(answer, bytes):
-                    write(frequent.ANSWER_HEADS[len(tag)] + tag + answer)
+                    sending.write(frequent.ANSWER_HEADS[len(tag)] + tag + answer)
                 else:
                     self._take_up(answer, request)
             at = end
@@ -307,7 +306,7 @@ class Work:
         data = codec.answer(tag, answer)
         if not self._sending.has_room_for(data):
             raise self._no_room()
-        self._write(data)
+        self._sending.write(data)
 
     def _no_room(self) -> OutcomeUnknown:
         limit = self._limits.answer_bytes_unread_max
@@ -325,7 +324,7 @@ class Work:
             error = NodeFault(f"the node failed at {_shown(name)}; its log says why")
         if tag is not None:
             code, text = write_failure(error)
-            self._write(write_box({ERROR: tag, ERROR_CODE: code, ERROR_DESCRIPTION: text}))
+            self._sending.write(write_box({ERROR: tag, ERROR_CODE: code, ERROR_DESCRIPTION: text}))
         elif name in self._table and not self._table[name][0].command.requiresAnswer:
             self._not_done(f"{_shown(name)} failed: {error}")
 
