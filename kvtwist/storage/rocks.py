@@ -276,9 +276,10 @@ class RocksEngine:
 def _writes(batch: Batch) -> Any:
     """*batch* for RocksDB, which uses it up."""
     writes = rocksdict.WriteBatch(raw_mode=True)
+    put, is_put = writes.put, Kind.PUT  # nearly all are
     for kind, key, value in batch.operations:
-        if kind is Kind.PUT:
-            writes.put(key, value)
+        if kind is is_put:
+            put(key, value)
         elif kind is Kind.DELETE:
             writes.delete(key)
         else:
