@@ -133,7 +133,11 @@ class Calls:
     def take_frequent(self, stream: bytes, box_bytes_max: int) -> int:
         """Take in the frequent answers that *stream* begins with; where they end."""
         calls, at = self._calls, 0
-        while (answer := read_answer(stream, at)) is not None and not self._is_closed:
+        while (
+            at < len(stream)
+            and (answer := read_answer(stream, at)) is not None
+            and not self._is_closed
+        ):
             tag, version, value, end = answer
             call = calls.get(tag)
             if end - at > box_bytes_max or call is None or not call.is_frequent:

@@ -225,7 +225,8 @@ class Connection(Protocol):
         """Take the boxes that *data* begins with while they are frequent ones; where they end."""
         if self._frequent_responder is None:
             return self._calls.take_frequent(data, self._frequent_bytes_max)
-        return self._work.take_frequent(data, self._frequent_responder, self._frequent_bytes_max)
+        at = self._work.take_frequent(data, self._frequent_responder, self._frequent_bytes_max)
+        return self._work.take_messages(data, at, self._frequent_bytes_max)
 
     def _can_join(self) -> bool:
         return self.greeting is not None and self.greeting.joins_fragments

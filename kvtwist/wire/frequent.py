@@ -1,7 +1,8 @@
 """The most frequent boxes, read and written where they lie in the stream.
 
-Nearly everything that a cluster is asked are `Get` and `Put`, and nearly all of these boxes have
-one form: the pairs that our client and our node write, in their order. To make a dictionary of each
+Nearly everything that a cluster is asked are `Get` and `Put`, and nearly everything that its nodes
+tell each other are `RaftMessages`; and nearly all of these boxes have one form: the pairs that our
+client and our node write, in their order. To make a dictionary of each
 and to go through the declared arguments costs several times what these functions do, which only
 cut and join. The bytes are `kvtwist.wire.codec`'s; the property tests hold them to it.
 
@@ -17,8 +18,9 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
+from kvtwist.wire.applied import CLUSTER_ID_BYTES
 from kvtwist.wire.boxes import ANSWER, ASK, COMMAND
-from kvtwist.wire.commands import Get, Put
+from kvtwist.wire.commands import Get, Put, RaftMessages
 from kvtwist.wire.once import ONCE_BYTES
 
 PAIRS_MAX: Final = 6
@@ -28,6 +30,7 @@ APPLIED_BYTES: Final = 26
 
 GET: Final[bytes] = Get.commandName
 PUT: Final[bytes] = Put.commandName
+RAFT: Final[bytes] = RaftMessages.commandName
 
 _DIGITS_MAX: Final = 18
 """Decimal numbers of so many digits are in the bounds of `kvtwist.wire.arguments.Natural`."""
@@ -37,6 +40,8 @@ Request: TypeAlias = tuple[bytes, bytes, "bytes | None", "bytes | None", bytes, 
 ``timeout_ms``, and where the box ends."""
 Answer: TypeAlias = tuple[bytes, int, "bytes | None", int]
 """Tag, version, value (``None``: it has none), and where the box ends."""
+Messages: TypeAlias = tuple[bytes, bytes, bool, int]
+"""The arguments of a `RaftMessages`: cluster, messages and willing; and where the box ends."""
 
 
 def _name(name: bytes) -> bytes:
@@ -58,6 +63,10 @@ _VALUE: Final = _name(b"value")
 _ONCE: Final = _name(b"once") + bytes((0, ONCE_BYTES))
 _APPLIED: Final = _name(b"applied") + bytes((0, APPLIED_BYTES))
 _END: Final = b"\0\0"
+_RAFT: Final = _name(COMMAND) + _name(RAFT) + _name(b"cluster") + bytes((0, CLUSTER_ID_BYTES))
+_MESSAGES: Final = _name(b"messages")
+_WILLING: Final = _name(b"willing") + _name(b"True") + _END
+_UNWILLING: Final = _name(b"willing") + _name(b"False") + _END
 
 # A short value's length is below 256: its first byte, which is zero, is compared with the name.
 _ASK_SHORT: Final = _name(ASK) + b"\0"
@@ -74,6 +83,8 @@ _TO_KEY: Final = len(_GET) + 2
 _TO_VALUE: Final = len(_VALUE) + 2
 _TO_APPLIED: Final = len(_APPLIED)
 _TO_ONCE: Final = len(_ONCE)
+_TO_CLUSTER: Final = len(_RAFT)
+_TO_MESSAGES: Final = len(_MESSAGES) + 2
 assert len(_GET) == len(_PUT)
 _NAME_BYTES: Final = len(GET)
 assert len(PUT) == _NAME_BYTES
@@ -166,6 +177,27 @@ def read_request(stream: bytes, at: int) -> Request | None:
     ):
         return None
     return stream[tag_at:tag_end], stream[key_at:key_end], value, once, digits, end
+
+
+def read_messages(stream: bytes, at: int) -> Messages | None:
+    """The `RaftMessages` that begins at *at*."""
+    cluster_at = at + _TO_CLUSTER
+    cluster_end = cluster_at + CLUSTER_ID_BYTES
+    messages_at = cluster_end + _TO_MESSAGES
+    if (
+        len(stream) < messages_at
+        or stream[at:cluster_at] != _RAFT
+        or stream[cluster_end : messages_at - 2] != _MESSAGES
+    ):
+        return None
+    messages_end = messages_at + (stream[messages_at - 2] << 8 | stream[messages_at - 1])
+    end = messages_end + len(_WILLING)
+    is_willing = stream[messages_end:end] == _WILLING
+    if not is_willing:
+        end = messages_end + len(_UNWILLING)
+        if stream[messages_end:end] != _UNWILLING:
+            return None
+    return stream[cluster_at:cluster_end], stream[messages_at:messages_end], is_willing, end
 
 
 def value_bytes(request: Request) -> int:

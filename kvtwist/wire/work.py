@@ -6,9 +6,10 @@ worked on at the same time is bounded, in number and in bytes; a request that is
 size.
 
 **The short way.** The most frequent requests are taken where they lie in the stream
-(`kvtwist.wire.frequent`), and answered at once or later, if nothing is to be said but the answer.
-All else, and whatever follows it in the same chunk, goes the ordinary way. What is answered later
-is one small object (`Unanswered`): there is no box of it, no Deferred and no timer.
+(`kvtwist.wire.frequent`), and answered at once or later, if nothing is to be said but the answer;
+so are Raft messages, which want none. All else, and whatever follows it in the same chunk, goes the
+ordinary way. What is answered later is one small object (`Unanswered`): there is no box of it, no
+Deferred and no timer.
 """
 
 from __future__ import annotations
@@ -190,7 +191,11 @@ class Work:
         sending, at = self._sending, 0
         requests_max = self._limits.requests_in_flight_max
         bytes_max = self._limits.request_bytes_in_flight_max
-        while not sending.is_full and (request := frequent.read_request(stream, at)) is not None:
+        while (
+            at < len(stream)
+            and not sending.is_full
+            and (request := frequent.read_request(stream, at)) is not None
+        ):
             tag, key, value, once, _, end = request
             if end - at > box_bytes_max:
                 break
@@ -212,6 +217,30 @@ class Work:
             at = end
             if sending.corked_bytes > CORKED_BYTES_MAX:
                 sending.uncork()
+        return at
+
+    def take_messages(self, stream: bytes, at: int, box_bytes_max: int) -> int:
+        """Take the boxes of Raft messages that stand in *stream* from *at* on; where they end."""
+        entry = self._table.get(frequent.RAFT)
+        if entry is None:
+            return at
+        _, respond = entry
+        while (
+            at < len(stream)
+            and not self._sending.is_full
+            and (read := frequent.read_messages(stream, at)) is not None
+        ):
+            cluster, messages, is_willing, end = read
+            if end - at > box_bytes_max:
+                break
+            told = {"cluster": cluster, "messages": messages, "willing": is_willing}
+            try:
+                answer = respond(self._connection, told)
+                if not isinstance(answer, dict):
+                    raise TypeError(f"a responder returned {type(answer).__name__}")
+            except Exception:
+                self._failed(Failure(), frequent.RAFT, None)
+            at = end
         return at
 
     def _take_up(self, later: Unanswered, request: frequent.Request) -> None:

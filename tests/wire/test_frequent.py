@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvtwist.wire import frequent
+from kvtwist.wire.applied import CLUSTER_ID_BYTES
 from kvtwist.wire.arguments import NATURAL_MAX
 from kvtwist.wire.boxes import (
     ANSWER,
@@ -21,7 +22,7 @@ from kvtwist.wire.boxes import (
     write_box,
 )
 from kvtwist.wire.codec import codec_of
-from kvtwist.wire.commands import Get, Put
+from kvtwist.wire.commands import Get, Put, RaftMessages
 from kvtwist.wire.frequent import APPLIED_BYTES
 from kvtwist.wire.once import ONCE_BYTES
 from tests.wire.loopback import WIDE_OPEN
@@ -29,6 +30,7 @@ from tests.wire.properties import examples
 
 TAG, KEY, VALUE, APPLIED = b"1a", b"key", b"value", b"a" * APPLIED_BYTES
 ONCE = b"o" * ONCE_BYTES
+CLUSTER, MESSAGES = b"c" * CLUSTER_ID_BYTES, b"messages of replicas"
 
 quickly = examples(60)
 tags = st.binary(max_size=255)
@@ -58,8 +60,19 @@ ANSWERS: list[Pairs] = [
     [(ANSWER, TAG), (b"version", b"7"), (b"applied", APPLIED)],
     [(ANSWER, TAG), (b"version", b"7"), (b"value", VALUE), (b"applied", APPLIED)],
 ]
-FORMS = REQUESTS + ANSWERS
-KEYS = sorted({key for form in FORMS for key, _ in form} | {b"value.2", b"trace", b"forwarded"})
+TOLD: list[Pairs] = [
+    [
+        (COMMAND, b"RaftMessages"),
+        (b"cluster", CLUSTER),
+        (b"messages", MESSAGES),
+        (b"willing", willing),
+    ]
+    for willing in (b"True", b"False")
+]
+FORMS = REQUESTS + ANSWERS + TOLD
+KEYS = sorted(
+    {key for form in FORMS for key, _ in form} | {b"value.2", b"messages.2", b"trace", b"forwarded"}
+)
 VALUES = [
     b"",
     TAG,
@@ -68,6 +81,11 @@ VALUES = [
     APPLIED[1:],
     ONCE,
     ONCE[1:],
+    CLUSTER,
+    CLUSTER[1:],
+    b"RaftMessages",
+    b"True",
+    b"False",
     b"Get",
     b"Put",
     b"Delete",
@@ -188,6 +206,20 @@ class ReadingTests(SynchronousTestCase):
         else:
             self.assertIsNone(read, "so long a number has to be checked")
 
+    @given(junk, blobs, st.booleans(), junk)
+    @quickly
+    def test_messages(self, before: bytes, messages: bytes, willing: bool, after: bytes) -> None:
+        """Else no messages of our nodes' ever do. Those that have just one full piece do too."""
+        said = {"cluster": CLUSTER, "messages": messages, "willing": willing}
+        stream = before + bytes(codec_of(RaftMessages).notice(said))
+        read = frequent.read_messages(stream + after, len(before))
+        self.assertEqual(read, (CLUSTER, messages, willing, len(stream)))
+
+    def test_messages_in_pieces(self) -> None:
+        """Else the end of what is long is taken for something else, or lost."""
+        said = {"cluster": CLUSTER, "messages": b"m" * (VALUE_BYTES_MAX + 1), "willing": True}
+        self.assertIsNone(frequent.read_messages(bytes(codec_of(RaftMessages).notice(said)), 0))
+
     @given(st.sampled_from(FORMS), st.data())
     @quickly
     def test_half_a_box(self, form: Pairs, data: st.DataObject) -> None:
@@ -196,6 +228,7 @@ class ReadingTests(SynchronousTestCase):
         cut = whole[: data.draw(st.integers(0, len(whole) - 1))]
         self.assertIsNone(frequent.read_request(cut, 0))
         self.assertIsNone(frequent.read_answer(cut, 0))
+        self.assertIsNone(frequent.read_messages(cut, 0))
 
     @given(nearly(REQUESTS))
     @example(write_box(dict(REQUESTS[0])))
@@ -232,3 +265,19 @@ class ReadingTests(SynchronousTestCase):
         said = codec_of(Get).read_answer(box)
         self.assertEqual((said["version"], said["value"]), (version, value))
         self.assertEqual(codec_of(Put).read_answer(box)["version"], version)
+
+    @given(nearly(TOLD))
+    @example(write_box(dict(TOLD[0])))
+    @example(write_box(dict(TOLD[1])))
+    @examples(200)
+    def test_whatever_is_taken_as_messages(self, data: bytes) -> None:
+        """Else a replica is told what no other one has said."""
+        read = frequent.read_messages(data, 0)
+        if read is None:
+            return
+        cluster, messages, willing, end = read
+        box = one_box(data[:end])
+        self.assertEqual(box.pop(COMMAND), RaftMessages.commandName)
+        said = codec_of(RaftMessages).read_arguments(box)
+        left = {name: what for name, what in said.items() if what is not None}
+        self.assertEqual(left, {"cluster": cluster, "messages": messages, "willing": willing})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -14,7 +14,7 @@ from kvtwist.errors import MalformedRequest
 from kvtwist.wire.boxes import ANSWER, ASK, COMMAND, Box, BoxLimits, write_box
 from kvtwist.wire.codec import codec_of
 from kvtwist.wire.commands import Get, Ping, Put, RaftMessages
-from kvtwist.wire.connection import Arguments, Connection, responders
+from kvtwist.wire.connection import Arguments, Connection, Responders, responders
 from kvtwist.wire.deadlines import Deadlines
 from kvtwist.wire.fragments import FEATURE, FRAGMENT, Joiner
 from kvtwist.wire.greeting import Greeting
@@ -48,7 +48,14 @@ def numbers(boxes: list[Box]) -> list[int]:
 
 
 class TellTestCase(SynchronousTestCase):
-    """An end that tells, and one that is told."""
+    """An end that tells, and one that is told.
+
+    :cvar more: what is told besides.
+    :cvar knows_short_way: whether the one that is told does.
+    """
+
+    more: ClassVar[Arguments] = {}
+    knows_short_way: ClassVar[bool] = False
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -80,12 +87,17 @@ class TellTestCase(SynchronousTestCase):
             return self.late[-1]
 
         table = responders({RaftMessages: take, Put: wait, Ping: lambda _, __: {}})
+        return self.told_by(table, **changes)
+
+    def told_by(self, table: Responders, **changes: Any) -> Transport:
+        """An end that does this with what it is told."""
         limits = replace(DEFAULT_LIMITS, **changes)
-        return Transport(Connection(self.deadlines, table, limits))
+        frequent = (lambda *_: None) if self.knows_short_way else None
+        return Transport(Connection(self.deadlines, table, limits, frequent_responder=frequent))
 
     def tell(self, transport: Transport, number: int = 0, size: int = 0) -> bool:
         """Tell something."""
-        return transport.protocol.tell(RaftMessages, said(number, size))
+        return transport.protocol.tell(RaftMessages, said(number, size) | self.more)
 
 
 class TellerTests(TellTestCase):
@@ -363,3 +375,46 @@ class ListenerTests(TellTestCase):
         self.assertFalse(listener.aborted)
         listener.say(ask(Ping, 9))
         self.assertEqual(boxes_in(listener.take()), [{ANSWER: b"9"}])
+
+
+class ShortWayTests(ListenerTests):
+    """The same, as our nodes tell it: taken where it lies in the stream."""
+
+    more: ClassVar[Arguments] = {"willing": True}
+    knows_short_way = True
+
+    def ordinary(self, listener: Transport) -> int:
+        """How many boxes have been cut out of the stream."""
+        return int(listener.protocol._intake.reader.boxes)
+
+    def test_in_place(self) -> None:
+        """Else all of this is for nothing."""
+        listener = self.listener()
+        listener.say(self.tells(1, 2))
+        self.assertEqual(self.told, [said(number) | self.more for number in (1, 2)])
+        self.assertEqual(self.ordinary(listener), 0)
+
+    def test_among_others(self) -> None:
+        """Else what is told behind something else is lost, or comes before it."""
+        listener = self.listener()
+        listener.say(self.tells(1) + ask(Ping, 1) + self.tells(2) + self.tells(3)[:-1])
+        self.assertEqual([each["messages"] for each in self.told], [b"1:", b"2:"])
+        listener.say(self.tells(3)[-1:] + self.tells(4))
+        self.assertEqual([each["messages"] for each in self.told], [b"1:", b"2:", b"3:", b"4:"])
+
+    def test_what_it_may_not_tell(self) -> None:
+        """Else an end that takes no Raft messages fails at them, and does not say so."""
+        listener = self.told_by(responders({Ping: lambda _, __: {}}))
+        listener.say(self.tells(1) + ask(Ping, 1))
+        self.assertEqual(boxes_in(listener.take()), [{ANSWER: b"1"}])
+
+    def test_after_a_drop(self) -> None:
+        """Else a replica hears what comes from a peer that was given up."""
+
+        def drop(connection: Connection, arguments: Arguments) -> Arguments:
+            self.told.append(arguments)
+            connection.drop("for a test")
+            return {}
+
+        self.told_by(responders({RaftMessages: drop})).say(self.tells(1, 2))
+        self.assertEqual(len(self.told), 1)
