@@ -58,6 +58,9 @@ class Socket:
     def setblocking(self, _: bool) -> None:
         pass
 
+    def setsockopt(self, *_: object) -> None:
+        pass
+
     def fileno(self) -> int:
         return -1
 
