@@ -36,7 +36,7 @@ from kvtwist.wire.boxes import (
     write_box,
 )
 from kvtwist.wire.codec import codec_of
-from kvtwist.wire.commands import COMMANDS, Get, Put
+from kvtwist.wire.commands import COMMANDS, Get, Put, RaftMessages
 from kvtwist.wire.raft import read_messages, write_messages
 from tests.cluster import SimulatedCluster
 
@@ -162,11 +162,16 @@ def valid_streams(chance: random.Random) -> Iterator[bytes]:
         "piece": write_box({COMMAND: b"Get", b"key": b"k"}),
     }  # fmt: skip
     frequent = {name: values[name] for name in ("key", "value", "timeout_ms")}
+    told = {name: values[name] for name in ("cluster", "messages", "willing")}
     while True:
-        if chance.random() < 0.5:
-            commands, said = chance.choices(COMMANDS, k=chance.randint(1, 4)), values
+        kind, count = chance.randrange(5), chance.randint(1, 4)
+        if kind == 0:
+            yield bytes(codec_of(RaftMessages).notice(told)) * count
+            continue
+        if kind < 3:
+            commands, said = chance.choices(COMMANDS, k=count), values
         else:
-            commands, said = chance.choices((Get, Put), k=chance.randint(1, 4)), frequent
+            commands, said = chance.choices((Get, Put), k=count), frequent
         yield b"".join(codec_of(each).write_request(b"1", said) for each in commands)
 
 
