@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from itertools import count
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -47,7 +46,7 @@ class Calls:
         self._bytes_max = limits.request_bytes_in_flight_max
         self._calls: dict[bytes, Call] = {}
         self._bytes = 0
-        self._numbers = count(1)
+        self._begun = 0
         self._waiting: deque[Deferred[None]] = deque()
         self._is_closed = False
         self._unsent: set[bytes] = set()
@@ -79,7 +78,8 @@ class Calls:
         return ASK_HEADS[len(tag)] + tag + body
 
     def _new_tag(self) -> bytes:
-        return b"%x" % next(self._numbers)
+        self._begun += 1
+        return b"%x" % self._begun
 
     def _enter(self, call: Call, tag: bytes, size_bytes: int) -> bool:
         """Wait for the answer to *call*; ``False`` if that would be too much in flight."""
