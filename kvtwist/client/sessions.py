@@ -302,8 +302,9 @@ class Ticket:
         elif isinstance(error, OutcomeUnknown):
             self.is_unknown = True
         elif isinstance(error, WrongGeneration):
-            if type(error.generation) is int and 0 <= error.generation <= U64_MAX:
-                session.generation = error.generation
+            said: Any = error  # whatever a node says: where this is compiled, an int is believed
+            if type(said.generation) is int and 0 <= said.generation <= U64_MAX:
+                session.generation = said.generation
         elif not may_be_sent_again(command, error, is_once=True):
             if isinstance(error, SessionRefused):
                 self._sessions.lose(session)
