@@ -236,7 +236,11 @@ class PowerCutTests(RootCase):
         self.assertGreater(len(set(child.said["done"]) - found), 50)
 
     def cut(self, *options: str) -> tuple[Child, Path]:
-        """A writer that lost its disk in the middle of writing, and that disk."""
+        """A writer that lost its disk in the middle of writing, and that disk.
+
+        What counts is what it had said by then: a machine without power says nothing more, while
+        this one answers a sync that was under way as if it had succeeded, a few times in a hundred.
+        """
         if os.geteuid():
             raise SkipTest("only root may mount file systems")
         if which("mkfs.ext4") is None:
@@ -248,13 +252,15 @@ class PowerCutTests(RootCase):
         place = self.mounted("-o", "loop", image)
         child = Child(place / "store", 1, *options)
         self.assertTrue(child.listen(300))
+        heard = child.said["done"].copy()
         descriptor = os.open(place, os.O_RDONLY)
         try:
             fcntl.ioctl(descriptor, _EXT4_SHUTDOWN, _WITHOUT_FLUSHING.to_bytes(4, "little"))
         finally:
             os.close(descriptor)
         child.kill()
-        self.assertGreater(len(child.said["done"]), 200)
+        child.said["done"] = heard
+        self.assertGreater(len(heard), 200)
         subprocess.run(("umount", place), check=True)
         subprocess.run(("mount", "-o", "loop", image, place), check=True)
         return child, place
