@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import io
 import os
 import shutil
@@ -23,7 +24,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.scripts._twistd_unix import ServerOptions
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from kvtwist import software
 from kvtwist.core.address import Address
@@ -555,6 +556,11 @@ class ProcessTestCase(TapTestCase):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
         self.at_exit: list[tuple[Any, ...]] = []
         self.patch(atexit, "register", lambda *call: self.at_exit.append(call))
+        self.policies: list[int] = []
+        if sys.platform == "linux":
+            self.patch(
+                os, "sched_setscheduler", lambda pid, policy, param: self.policies.append(policy)
+            )
         self.cluster = SimulatedCluster(2)
         self.network = self.cluster.network
 
@@ -626,6 +632,33 @@ class StartTests(ProcessTestCase):
         path = self.directory / "kvnode.pid"
         path.write_text(str(os.getpid()))
         return path
+
+    def test_lets_others_finish(self) -> None:
+        """Nodes that share a processor would interrupt each other at every message; and one whose
+        user has given it another policy would not keep it."""
+        if sys.platform != "linux":
+            raise SkipTest("there is no such policy")
+        for policy, given in ((os.SCHED_OTHER, [os.SCHED_BATCH]), (os.SCHED_RR, [])):
+            self.patch(os, "sched_getscheduler", lambda pid, policy=policy: policy)
+            process, _ = self.process(1)
+            self.start(process)
+            self.assertEqual(self.policies, given)
+            self.policies.clear()
+            self.stop(process)
+
+    def test_starts_where_it_may_not(self) -> None:
+        """A sandbox that forbids it would keep the node from starting."""
+        if sys.platform != "linux":
+            raise SkipTest("there is no such policy")
+
+        def forbidden(*given: object) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        self.patch(os, "sched_setscheduler", forbidden)
+        process, reactor = self.process(1)
+        self.start(process)
+        self.assertFalse(reactor.stopped)
+        self.stop(process)
 
     def test_serves(self) -> None:
         """A node that twistd starts would not be one."""
