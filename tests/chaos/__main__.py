@@ -134,8 +134,9 @@ def _run(plan: Plan, network: Network | None, evidence: Path | None, stack: Exit
     stack.callback(cluster.close)
     print(f"data in {cluster.directory}", flush=True)
     cluster.found()
-    print(f"seed {plan.seed}: {len(plan.schedule)} faults in {plan.seconds:g} s", flush=True)
+    # Made before that is said: what interrupts it may be lost in a Deferred of its client's.
     campaign = Campaign(reactor, plan, cluster, network, partial(print, flush=True))
+    print(f"seed {plan.seed}: {len(plan.schedule)} faults in {plan.seconds:g} s", flush=True)
     try:
         run_to_end(reactor, campaign.run)
         campaign.stop()

@@ -6,11 +6,13 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, TimeoutError, gatherResults
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import LoopingCall, deferLater
 
 from kvtwist.client.client import Client
@@ -274,23 +276,43 @@ def _number(name: str) -> int:
 def run_to_end(reactor: Any, work: Callable[[], Any]) -> None:
     """Run the reactor until the coroutine *work* is done.
 
-    What would interrupt it waits while the reactor starts: until its own handlers are in place,
-    whatever a handler raises is logged, and the interruption lost.
+    What interrupts it is noted by handlers that raise nothing, before the reactor starts and while
+    it runs: what a handler raises while it starts is logged, and the interruption lost. To hold
+    signals back meanwhile would not do: another thread may take them, and the main one acts then.
 
-    :raises KeyboardInterrupt: when the reactor was stopped by a signal.
+    :raises KeyboardInterrupt: when a signal has stopped the reactor.
     """
     ends: list[Any] = []
+    interruptions: list[int] = []
+    is_begun = False
+
+    def stop() -> None:
+        with suppress(ReactorNotRunning):  # it is being stopped already
+            reactor.stop()
+
+    def interrupt(number: int, _: object) -> None:
+        interruptions.append(number)
+        if is_begun:
+            reactor.callFromThread(stop)
 
     def begin() -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTIONS)
+        nonlocal is_begun
+        for number in _INTERRUPTIONS:
+            signal.signal(number, interrupt)  # the reactor has set its own
+        is_begun = True
+        if interruptions:
+            stop()
+            return
         done = Deferred.fromCoroutine(work())
         done.addBoth(ends.append)
-        done.addCallback(lambda _: reactor.stop())
+        done.addCallback(lambda _: stop())
 
+    before = {number: signal.signal(number, interrupt) for number in _INTERRUPTIONS}
     reactor.callWhenRunning(begin)
-    signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTIONS)
     reactor.run()
-    if not ends:
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    if not ends or interruptions:
         raise KeyboardInterrupt
     if ends[0] is not None:
         ends[0].raiseException()
