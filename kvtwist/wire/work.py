@@ -170,7 +170,7 @@ class Work:
                     self._sending.write(codec.answer(tag, answer))
                 return
             if not (codec.command.requiresAnswer and isinstance(answer, Deferred)):
-                raise TypeError(f"a responder returned {type(answer).__name__}")
+                raise _senseless(answer)
         except Exception:
             self._failed(Failure(), name, tag)
             return
@@ -237,7 +237,7 @@ class Work:
             try:
                 answer = respond(self._connection, told)
                 if not isinstance(answer, dict):
-                    raise TypeError(f"a responder returned {type(answer).__name__}")
+                    raise _senseless(answer)
             except Exception:
                 self._failed(Failure(), frequent.RAFT, None)
             at = end
@@ -374,6 +374,10 @@ def _too_large(box: OversizedBox) -> TooLarge:
         limit=box.limit,
         actual=box.actual,
     )
+
+
+def _senseless(answer: object) -> TypeError:
+    return TypeError(f"a responder returned {type(answer).__name__}")
 
 
 def _name_of(later: Unanswered) -> bytes:

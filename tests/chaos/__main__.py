@@ -159,16 +159,8 @@ def _keep(cluster: Cluster, campaign: Campaign, evidence: Path | None) -> Path:
 
 
 def _interrupted(number: int, _: object) -> None:
-    """Everything is ended and removed on the way out.
-
-    A reactor that runs swallows what is raised here. (For SIGTERM and SIGINT it has its own way.)
-    """
-    from twisted.internet import reactor
-
-    if reactor.running:
-        reactor.callFromThread(reactor.stop)  # type: ignore[attr-defined]
-    else:
-        raise SystemExit(128 + number)
+    """Everything is ended and removed on the way out. (`run_to_end` has its own way.)"""
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ PER_SECOND_MIN = 10
 """Of 200 that are asked for: this may be a busy machine, on which processes start slowly."""
 
 EARLY = """
-import os, signal, sys
+import os, signal, sys, threading, time
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from tests.chaos.__main__ import _interrupted
@@ -32,6 +32,8 @@ async def work():
 
 for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, _interrupted)
+# One that may take the signal in the main thread's place.
+threading.Thread(target=time.sleep, args=(10,), daemon=True).start()
 reactor.addSystemEventTrigger("before", "startup", os.kill, os.getpid(), int(sys.argv[1]))
 try:
     run_to_end(reactor, work)

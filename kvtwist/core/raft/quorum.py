@@ -38,8 +38,7 @@ def reached_by_majority(reached: Iterable[int]) -> int:
 
     :raises ValueError: when there are no voters.
     """
-    ordered = list(reached)
-    ordered.sort()
+    ordered = sorted(reached)
     return ordered[len(ordered) - majority(len(ordered))]
 
 
